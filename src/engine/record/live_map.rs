@@ -1,0 +1,267 @@
+//! Live map: every block that the program owns now, one 16-bit half cell per 16 bytes of address space.
+//!
+//! Called from inside malloc and free on any thread: a block's cell is one plain 32-bit store by its owner, no lock, no
+//! read-modify-write. The snapshot child reads it without locking; since a thread is stopped between instructions, it sees
+//! a whole cell or none.
+//!
+//! A block owns at least two half cells (glibc's smallest chunk is 32 bytes; for other allocators the door asks for 17
+//! bytes at least), which hold, low half first:
+//!
+//! ```text
+//!   15            4 3   2 1  0    15            6 5   1  0
+//!  +---------------+-----+--+--+ +---------------+-----+--+
+//!  | id, low 11    |epoch|fa|1 | | id, high 10   |slack|0 |    fa: family, 2 bits
+//!  +---------------+-----+--+--+ +---------------+-----+--+
+//! ```
+//!
+//! Bit 0 of a half tells a block's start from its second half, so a scan needs no context. Two bytes a cell were chosen over
+//! one byte and an 8-byte trailer in the block: the same time, and the program's blocks stay as they are.
+#![allow(unsafe_code)] // writes cells of mapped leaves
+
+use crate::{AddrRange, StackId, arena};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Which call family made a block; who may free it follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Family {
+    /// malloc, calloc, realloc, memalign and their like: free.
+    Malloc = 0,
+    /// operator new: operator delete.
+    New = 1,
+    /// operator new[]: operator delete[].
+    NewArray = 2,
+    /// operator new with an alignment: operator delete with one.
+    NewAligned = 3,
+}
+
+/// What is known of a live block without looking further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cell(pub u32);
+
+/// The slack (usable less requested size) that says: the size is in the side table, or unknown.
+pub const SLACK_ELSEWHERE: u32 = 31;
+/// Stack ids beyond this cannot be told from each other in a cell.
+pub const MAX_STACKS: u32 = (1 << 21) - 1;
+
+impl Cell {
+    /// `slack` and `stack` are cut to their widths: 5 and 21 bits; `epoch` to 2.
+    pub fn new(family: Family, epoch: u32, slack: u32, stack: Option<StackId>) -> Self {
+        let id = stack.map_or(0, StackId::get) & MAX_STACKS;
+        let low = 1 | (family as u32) << 1 | (epoch & 3) << 3 | (id & 0x7ff) << 5;
+        let high = slack.min(SLACK_ELSEWHERE) << 1 | (id >> 11) << 6;
+        Self(low | high << 16)
+    }
+    pub fn family(self) -> Family {
+        match self.0 >> 1 & 3 {
+            0 => Family::Malloc,
+            1 => Family::New,
+            2 => Family::NewArray,
+            _ => Family::NewAligned,
+        }
+    }
+    /// The scan interval in which the block was born, modulo 4.
+    pub const fn epoch(self) -> u32 {
+        self.0 >> 3 & 3
+    }
+    /// Usable less requested bytes, or [`SLACK_ELSEWHERE`].
+    pub const fn slack(self) -> u32 {
+        self.0 >> 17 & 31
+    }
+    pub fn stack(self) -> Option<StackId> {
+        StackId::new(self.0 >> 5 & 0x7ff | (self.0 >> 22) << 11)
+    }
+    const fn is_start(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// Bytes of address space per leaf.
+pub const LEAF_SPAN: usize = 1 << LEAF_SHIFT;
+const LEAF_SHIFT: u32 = 26;
+/// Half cells per leaf.
+pub const LEAF_CELLS: usize = LEAF_SPAN / 16;
+const ROOT_SLOTS: usize = 1 << (47 - LEAF_SHIFT);
+/// A cell at the last 16 bytes of a leaf reaches 2 bytes beyond; nobody reads them.
+const LEAF_BYTES: usize = LEAF_CELLS * 2 + 2;
+
+/// The map. Leaves are made on the first block in their span and stay.
+pub struct LiveMap {
+    /// Address of the root array: one leaf address per [`LEAF_SPAN`].
+    root: AtomicUsize,
+    lowest: AtomicUsize,
+    highest: AtomicUsize,
+}
+
+impl Default for LiveMap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LiveMap {
+    pub const fn new() -> Self {
+        Self { root: AtomicUsize::new(0), lowest: AtomicUsize::new(usize::MAX), highest: AtomicUsize::new(0) }
+    }
+
+    /// Maps the root. `false` if the kernel refuses. To be called once, before other threads use the map.
+    pub fn init(&self) -> bool {
+        match arena::map(ROOT_SLOTS * size_of::<AtomicUsize>()) {
+            Some(range) => {
+                self.root.store(range.start, Ordering::Release);
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline]
+    fn slot(&self, index: usize) -> Option<&AtomicUsize> {
+        let root = self.root.load(Ordering::Relaxed);
+        if root == 0 || index >= ROOT_SLOTS {
+            return None;
+        }
+        // SAFETY: `root` is the mapped array of ROOT_SLOTS slots, `index` lies inside; it is never unmapped.
+        Some(unsafe { &*(root as *const AtomicUsize).add(index) })
+    }
+
+    #[inline]
+    fn leaf(&self, addr: usize) -> Option<usize> {
+        match self.slot(addr >> LEAF_SHIFT)?.load(Ordering::Acquire) {
+            0 => None,
+            leaf => Some(leaf),
+        }
+    }
+
+    /// Marks the block at `addr` (a multiple of 16) as live. `false` if there is no memory for its leaf.
+    ///
+    /// The caller owns the block: the real allocator has just returned it to this thread.
+    #[inline]
+    pub fn set(&self, addr: usize, cell: Cell) -> bool {
+        let Some(leaf) = self.leaf(addr).or_else(|| self.grow(addr)) else { return false };
+        let at = (leaf + (addr % LEAF_SPAN) / 16 * 2) as *mut u32;
+        // SAFETY: `at` lies in the leaf's LEAF_BYTES; the two half cells belong to the block at `addr`, which is 32 bytes
+        // at least and the caller's own, so no other thread writes them.
+        unsafe { at.write_unaligned(cell.0) };
+        true
+    }
+
+    /// What the map knows of the block that starts at `addr`.
+    #[inline]
+    pub fn get(&self, addr: usize) -> Option<Cell> {
+        if addr % 16 != 0 {
+            return None;
+        }
+        let at = (self.leaf(addr)? + (addr % LEAF_SPAN) / 16 * 2) as *const u32;
+        // SAFETY: `at` lies in the leaf's LEAF_BYTES. For a live block only its owner writes here.
+        let cell = Cell(unsafe { at.read_unaligned() });
+        cell.is_start().then_some(cell)
+    }
+
+    /// Forgets the block that starts at `addr`, if there is one, and gives what was known of it. To be called before the
+    /// real free, after which the address may be another thread's.
+    #[inline]
+    pub fn take(&self, addr: usize) -> Option<Cell> {
+        let cell = self.get(addr)?;
+        let at = (self.leaf(addr)? + (addr % LEAF_SPAN) / 16 * 2) as *mut u32;
+        // SAFETY: as in `set`; the caller is freeing the block.
+        unsafe { at.write_unaligned(0) };
+        Some(cell)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&self, addr: usize) -> Option<usize> {
+        let slot = self.slot(addr >> LEAF_SHIFT)?;
+        let range = arena::map(LEAF_BYTES)?;
+        match slot.compare_exchange(0, range.start, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                let base = addr & !(LEAF_SPAN - 1);
+                self.lowest.fetch_min(base, Ordering::Relaxed);
+                self.highest.fetch_max(base + LEAF_SPAN, Ordering::Relaxed);
+                Some(range.start)
+            }
+            Err(other) => {
+                // SAFETY: nobody but us has seen this mapping.
+                unsafe { arena::unmap(range) };
+                Some(other)
+            }
+        }
+    }
+
+    /// The leaves in the order of addresses: the first address that each covers, and its [`LEAF_CELLS`] half cells.
+    ///
+    /// For the snapshot child, where nothing writes them.
+    pub fn leaves(&self) -> impl Iterator<Item = (usize, &'static [u16])> + '_ {
+        let (lowest, highest) = (self.lowest.load(Ordering::Relaxed), self.highest.load(Ordering::Relaxed));
+        (lowest >> LEAF_SHIFT..highest >> LEAF_SHIFT).filter_map(|index| {
+            let leaf = self.leaf(index << LEAF_SHIFT)?;
+            // SAFETY: a leaf has LEAF_BYTES mapped bytes and is never unmapped.
+            Some((index << LEAF_SHIFT, unsafe { core::slice::from_raw_parts(leaf as *const u16, LEAF_CELLS) }))
+        })
+    }
+
+    /// The span of addresses in which blocks can lie.
+    pub fn span(&self) -> AddrRange {
+        AddrRange::new(self.lowest.load(Ordering::Relaxed), self.highest.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn neighbours_of_32_bytes_keep_their_cells_apart() {
+        let map = LiveMap::new();
+        assert!(map.init());
+        let cell = |id| Cell::new(Family::NewArray, 3, 30, StackId::new(id));
+        for i in 0..1000u32 {
+            assert!(map.set(0x5555_0000_0010 + i as usize * 32, cell(i + MAX_STACKS - 1000)));
+        }
+        for i in (0..1000).step_by(2) {
+            assert!(map.take(0x5555_0000_0010 + i * 32).is_some());
+        }
+        for i in 0..1000u32 {
+            let addr = 0x5555_0000_0010 + i as usize * 32;
+            assert_eq!(map.get(addr), (i % 2 == 1).then(|| cell(i + MAX_STACKS - 1000)));
+            assert_eq!(map.get(addr + 16), None, "a second half is no start");
+            assert_eq!(map.get(addr + 8), None);
+        }
+        assert_eq!(map.take(0x7000_0000_0000), None);
+    }
+
+    #[test]
+    fn leaves_are_listed_in_order_and_hold_the_cells() {
+        let map = LiveMap::new();
+        assert!(map.init());
+        assert_eq!(map.leaves().count(), 0);
+        for addr in [0x7fff_f000_0000, 0x10_0000, 0x10_0000 + LEAF_SPAN, 0x7fff_ffff_ffe0] {
+            assert!(map.set(addr, Cell::new(Family::Malloc, 0, 0, None)));
+        }
+        let bases: Vec<_> =
+            map.leaves().map(|(base, cells)| (base, cells.iter().filter(|c| **c & 1 == 1).count())).collect();
+        assert_eq!(bases, [(0, 1), (LEAF_SPAN, 1), (0x7fff_f000_0000, 1), (0x7fff_fc00_0000, 1)]);
+    }
+
+    #[test]
+    fn addresses_outside_user_space_are_refused() {
+        let map = LiveMap::new();
+        assert!(map.init());
+        assert!(!map.set(1 << 47, Cell::new(Family::Malloc, 0, 0, None)));
+        assert_eq!(map.get(usize::MAX & !15), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_cell_holds_its_fields(id in 0..=MAX_STACKS, epoch in 0u32..4, slack in 0u32..32) {
+            for family in [Family::Malloc, Family::New, Family::NewArray, Family::NewAligned] {
+                let cell = Cell::new(family, epoch, slack, StackId::new(id));
+                prop_assert!(cell.is_start() && cell.0 >> 16 & 1 == 0);
+                prop_assert_eq!((cell.family(), cell.epoch(), cell.slack()), (family, epoch, slack));
+                prop_assert_eq!(cell.stack(), StackId::new(id));
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What is recorded about each block. Runs inside malloc.
+
+pub mod live_map;

@@ -1,0 +1,1 @@
+//! One scan of a snapshot. Runs in the snapshot child.

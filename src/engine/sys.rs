@@ -1,0 +1,198 @@
+//! Raw system calls: no errno, no cancellation point, no symbol that a program could interpose.
+//!
+//! Everything in the library and in the snapshot child that asks the kernel for something goes through here.
+#![allow(unsafe_code)] // the system call instruction
+
+#[cfg(target_arch = "aarch64")]
+#[path = "sys/aarch64.rs"]
+mod arch;
+#[cfg(target_arch = "x86_64")]
+#[path = "sys/x86_64.rs"]
+mod arch;
+
+pub use arch::{nr, restore_signal_frame, syscall};
+
+/// An error number as the kernel gave it, positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    pub const EPERM: Self = Self(1);
+    pub const ENOENT: Self = Self(2);
+    pub const EINTR: Self = Self(4);
+    pub const EAGAIN: Self = Self(11);
+    pub const ENOMEM: Self = Self(12);
+    pub const EACCES: Self = Self(13);
+    pub const EEXIST: Self = Self(17);
+    pub const ENOTDIR: Self = Self(20);
+    pub const ENOSPC: Self = Self(28);
+    pub const ELOOP: Self = Self(40);
+}
+
+/// Turns the kernel's result into a `Result`.
+///
+/// # Errors
+/// Any of the kernel's error numbers (a result of -4095 to -1).
+pub fn check(result: isize) -> Result<usize, Errno> {
+    if (-4095..0).contains(&result) { Err(Errno(-result as i32)) } else { Ok(result as usize) }
+}
+
+/// A system call that takes no pointer the kernel would write through, or one whose pointers are known good.
+///
+/// # Safety
+/// The arguments mean what the call `number` takes them for; memory that the call writes is the caller's to give.
+pub unsafe fn call(number: usize, args: [usize; 6]) -> Result<usize, Errno> {
+    // SAFETY: by this function's own contract.
+    check(unsafe { syscall(number, args) })
+}
+
+pub const PROT_NONE: usize = 0;
+pub const PROT_READ: usize = 1;
+pub const PROT_WRITE: usize = 2;
+pub const MAP_SHARED: usize = 1;
+pub const MAP_PRIVATE: usize = 2;
+const MAP_ANONYMOUS: usize = 0x20;
+const MAP_NORESERVE: usize = 0x4000;
+
+/// Maps `len` zeroed bytes, private or shared with children, taking no swap until touched.
+pub fn map(len: usize, sharing: usize) -> Result<usize, Errno> {
+    let flags = sharing | MAP_ANONYMOUS | MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+    unsafe { call(nr::MMAP, [0, len, PROT_READ | PROT_WRITE, flags, usize::MAX, 0]) }
+}
+
+/// Unmaps a range.
+///
+/// # Safety
+/// Nothing refers to the range any more.
+pub unsafe fn unmap(addr: usize, len: usize) -> Result<(), Errno> {
+    // SAFETY: by this function's own contract.
+    unsafe { call(nr::MUNMAP, [addr, len, 0, 0, 0, 0]) }.map(drop)
+}
+
+pub const O_RDONLY: usize = 0;
+pub const O_WRONLY: usize = 1;
+pub const O_CREAT: usize = 0o100;
+pub const O_EXCL: usize = 0o200;
+pub const O_APPEND: usize = 0o2000;
+pub const O_NONBLOCK: usize = 0o4000;
+pub const O_DIRECTORY: usize = arch::O_DIRECTORY;
+pub const O_NOFOLLOW: usize = arch::O_NOFOLLOW;
+pub const O_CLOEXEC: usize = 0o2_000_000;
+const AT_FDCWD: usize = -100isize as usize;
+
+/// Opens a path relative to the working directory; `flags` get O_CLOEXEC added.
+pub fn open(path: &core::ffi::CStr, flags: usize, mode: usize) -> Result<Fd, Errno> {
+    // SAFETY: the kernel only reads the path, which ends in a zero byte.
+    unsafe { call(nr::OPENAT, [AT_FDCWD, path.as_ptr() as usize, flags | O_CLOEXEC, mode, 0, 0]) }.map(Fd)
+}
+
+/// An open descriptor of ours, closed on drop.
+#[derive(Debug)]
+pub struct Fd(pub usize);
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is ours, and nothing uses it after the drop.
+        let _ = unsafe { call(nr::CLOSE, [self.0, 0, 0, 0, 0, 0]) };
+    }
+}
+
+impl Fd {
+    /// Reads at the descriptor's position; again if a signal came between.
+    pub fn read(&self, into: &mut [u8]) -> Result<usize, Errno> {
+        // SAFETY: the kernel writes at most `into.len()` bytes into `into`.
+        retry(|| unsafe { call(nr::READ, [self.0, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) })
+    }
+
+    /// Reads at an offset of its own.
+    pub fn read_at(&self, into: &mut [u8], offset: usize) -> Result<usize, Errno> {
+        // SAFETY: as in `read`.
+        retry(|| unsafe { call(nr::PREAD64, [self.0, into.as_mut_ptr() as usize, into.len(), offset, 0, 0]) })
+    }
+
+    /// Fills `into` until it is full or the file ends; gives the bytes read.
+    pub fn read_full(&self, into: &mut [u8]) -> Result<usize, Errno> {
+        let mut filled = 0;
+        while filled < into.len() {
+            match self.read(&mut into[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Writes all of `bytes`.
+    pub fn write_all(&self, mut bytes: &[u8]) -> Result<(), Errno> {
+        while !bytes.is_empty() {
+            // SAFETY: the kernel reads at most `bytes.len()` bytes of `bytes`.
+            let n = retry(|| unsafe { call(nr::WRITE, [self.0, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]) })?;
+            bytes = &bytes[n..];
+        }
+        Ok(())
+    }
+}
+
+fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Reads a whole small file (as those of /proc) into `into`; gives what was read, which may be cut at the buffer's length.
+pub fn read_file<'a>(path: &core::ffi::CStr, into: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let n = open(path, O_RDONLY, 0)?.read_full(into)?;
+    Ok(&into[..n])
+}
+
+pub fn getpid() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { syscall(nr::GETPID, [0; 6]) as u32 }
+}
+
+pub fn gettid() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { syscall(nr::GETTID, [0; 6]) as u32 }
+}
+
+pub const CLOCK_REALTIME: usize = 0;
+pub const CLOCK_MONOTONIC: usize = 1;
+pub const CLOCK_PROCESS_CPUTIME: usize = 2;
+
+/// Nanoseconds of a clock; 0 if it cannot be read.
+pub fn clock_ns(clock: usize) -> u64 {
+    let mut time = [0u64; 2];
+    // SAFETY: the kernel writes two 64-bit words, seconds and nanoseconds, to `time`.
+    match unsafe { call(nr::CLOCK_GETTIME, [clock, time.as_mut_ptr() as usize, 0, 0, 0, 0]) } {
+        Ok(_) => time[0] * 1_000_000_000 + time[1],
+        Err(_) => 0,
+    }
+}
+
+/// Sleeps; returns early if a signal comes.
+pub fn sleep_ns(ns: u64) {
+    let time = [ns / 1_000_000_000, ns % 1_000_000_000];
+    // SAFETY: the kernel reads two 64-bit words; the second pointer is null.
+    let _ = unsafe { call(nr::NANOSLEEP, [time.as_ptr() as usize, 0, 0, 0, 0, 0]) };
+}
+
+const FUTEX_WAIT_PRIVATE: usize = 128;
+const FUTEX_WAKE_PRIVATE: usize = 1 | 128;
+
+/// Waits while `word` holds `value`, at most `timeout_ns` if given.
+pub fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32, timeout_ns: Option<u64>) {
+    let time = timeout_ns.map(|ns| [ns / 1_000_000_000, ns % 1_000_000_000]);
+    let pointer = time.as_ref().map_or(0, |time| time.as_ptr() as usize);
+    // SAFETY: the word outlives the call, being borrowed; the kernel only reads it and the time.
+    let _ = unsafe { call(nr::FUTEX, [word.as_ptr() as usize, FUTEX_WAIT_PRIVATE, value as usize, pointer, 0, 0]) };
+}
+
+/// Wakes up to `count` waiters of `word`.
+pub fn futex_wake(word: &core::sync::atomic::AtomicU32, count: usize) {
+    // SAFETY: the kernel uses the address as a key only.
+    let _ = unsafe { call(nr::FUTEX, [word.as_ptr() as usize, FUTEX_WAKE_PRIVATE, count, 0, 0, 0]) };
+}

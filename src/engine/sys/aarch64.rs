@@ -1,0 +1,72 @@
+//! System calls of aarch64 Linux.
+
+use core::arch::{asm, naked_asm};
+
+pub const O_DIRECTORY: usize = 0o40_000;
+pub const O_NOFOLLOW: usize = 0o100_000;
+
+/// Call numbers.
+pub mod nr {
+    pub const READ: usize = 63;
+    pub const WRITE: usize = 64;
+    pub const CLOSE: usize = 57;
+    pub const FSTAT: usize = 80;
+    pub const MMAP: usize = 222;
+    pub const MPROTECT: usize = 226;
+    pub const MUNMAP: usize = 215;
+    pub const RT_SIGACTION: usize = 134;
+    pub const RT_SIGPROCMASK: usize = 135;
+    pub const RT_SIGRETURN: usize = 139;
+    pub const PREAD64: usize = 67;
+    pub const MINCORE: usize = 232;
+    pub const NANOSLEEP: usize = 101;
+    pub const SETITIMER: usize = 103;
+    pub const GETPID: usize = 172;
+    pub const CLONE: usize = 220;
+    pub const EXIT: usize = 93;
+    pub const WAIT4: usize = 260;
+    pub const KILL: usize = 129;
+    pub const FTRUNCATE: usize = 46;
+    pub const GETPPID: usize = 173;
+    pub const GETEUID: usize = 175;
+    pub const PTRACE: usize = 117;
+    pub const PRCTL: usize = 167;
+    pub const SETRLIMIT: usize = 164;
+    pub const GETTID: usize = 178;
+    pub const FUTEX: usize = 98;
+    pub const GETDENTS64: usize = 61;
+    pub const CLOCK_GETTIME: usize = 113;
+    pub const EXIT_GROUP: usize = 94;
+    pub const TGKILL: usize = 131;
+    pub const OPENAT: usize = 56;
+    pub const NEWFSTATAT: usize = 79;
+    pub const READLINKAT: usize = 78;
+    pub const RENAMEAT: usize = 38;
+    pub const PROCESS_VM_READV: usize = 270;
+    pub const CLOSE_RANGE: usize = 436;
+}
+
+/// The bare system call: the kernel's result, errors as negative numbers.
+///
+/// # Safety
+/// See [`super::call`].
+#[inline]
+pub unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
+    let result;
+    // SAFETY: the kernel's calling convention; memory may be written as the caller allows.
+    unsafe {
+        asm!("svc 0", in("x8") number,
+            inlateout("x0") args[0] as isize => result, in("x1") args[1], in("x2") args[2],
+            in("x3") args[3], in("x4") args[4], in("x5") args[5], options(nostack));
+    }
+    result
+}
+
+/// What a signal handler installed by a raw `rt_sigaction` returns to.
+///
+/// # Safety
+/// Only as the restorer of a signal handler.
+#[unsafe(naked)]
+pub unsafe extern "C" fn restore_signal_frame() {
+    naked_asm!("mov x8, 139", "svc 0")
+}

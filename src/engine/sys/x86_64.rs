@@ -1,0 +1,73 @@
+//! System calls of x86-64 Linux.
+
+use core::arch::{asm, naked_asm};
+
+pub const O_DIRECTORY: usize = 0o200_000;
+pub const O_NOFOLLOW: usize = 0o400_000;
+
+/// Call numbers.
+pub mod nr {
+    pub const READ: usize = 0;
+    pub const WRITE: usize = 1;
+    pub const CLOSE: usize = 3;
+    pub const FSTAT: usize = 5;
+    pub const MMAP: usize = 9;
+    pub const MPROTECT: usize = 10;
+    pub const MUNMAP: usize = 11;
+    pub const RT_SIGACTION: usize = 13;
+    pub const RT_SIGPROCMASK: usize = 14;
+    pub const RT_SIGRETURN: usize = 15;
+    pub const PREAD64: usize = 17;
+    pub const MINCORE: usize = 27;
+    pub const NANOSLEEP: usize = 35;
+    pub const SETITIMER: usize = 38;
+    pub const GETPID: usize = 39;
+    pub const CLONE: usize = 56;
+    pub const EXIT: usize = 60;
+    pub const WAIT4: usize = 61;
+    pub const KILL: usize = 62;
+    pub const FTRUNCATE: usize = 77;
+    pub const GETPPID: usize = 110;
+    pub const GETEUID: usize = 107;
+    pub const PTRACE: usize = 101;
+    pub const PRCTL: usize = 157;
+    pub const SETRLIMIT: usize = 160;
+    pub const GETTID: usize = 186;
+    pub const FUTEX: usize = 202;
+    pub const GETDENTS64: usize = 217;
+    pub const CLOCK_GETTIME: usize = 228;
+    pub const EXIT_GROUP: usize = 231;
+    pub const TGKILL: usize = 234;
+    pub const OPENAT: usize = 257;
+    pub const NEWFSTATAT: usize = 262;
+    pub const READLINKAT: usize = 267;
+    pub const RENAMEAT: usize = 264;
+    pub const PROCESS_VM_READV: usize = 310;
+    pub const CLOSE_RANGE: usize = 436;
+}
+
+/// The bare system call: the kernel's result, errors as negative numbers.
+///
+/// # Safety
+/// See [`super::call`].
+#[inline]
+pub unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
+    let result;
+    // SAFETY: the kernel's calling convention: rcx and r11 are lost, memory may be written as the caller allows.
+    unsafe {
+        asm!("syscall", inlateout("rax") number as isize => result,
+            in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
+            in("r10") args[3], in("r8") args[4], in("r9") args[5],
+            lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    result
+}
+
+/// What a signal handler installed by a raw `rt_sigaction` returns to.
+///
+/// # Safety
+/// Only as the restorer of a signal handler.
+#[unsafe(naked)]
+pub unsafe extern "C" fn restore_signal_frame() {
+    naked_asm!("mov eax, 15", "syscall")
+}
