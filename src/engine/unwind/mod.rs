@@ -1,1 +1,85 @@
-//! Stacks.
+//! Allocation stacks without frame pointers: exact, by the unwind tables of the loaded files, cheap enough for every malloc.
+//!
+//! Called from inside malloc on any thread: allocates nothing, takes no lock, reads nothing but the stack and the mapped
+//! unwind tables. Two layers: a *rule* is what `.eh_frame` says about one return address, packed into 8 bytes ([`x86_64`]);
+//! the *link* walk ([`walk`]) keeps each rule in the frame dictionary beside the caller that was seen last, so that a stack
+//! that was seen before costs a predicted pointer chase.
+//!
+//! [`x86_64`]: self
+
+mod compile;
+pub mod walk;
+
+#[cfg(target_arch = "aarch64")]
+#[path = "aarch64.rs"]
+mod arch;
+#[cfg(target_arch = "x86_64")]
+#[path = "x86_64.rs"]
+mod arch;
+
+pub use arch::Rule;
+
+use crate::record::frames::Frames;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// The loaded file that holds an address.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// Address of its `.eh_frame_hdr`; 0 if it has none.
+    pub eh_frame_hdr: usize,
+    /// End of its mapping.
+    pub end: usize,
+}
+
+/// Finds the loaded file that holds an address, without locks and without allocating (glibc's `_dl_find_object`).
+pub type FindObject = fn(pc: usize) -> Option<Object>;
+
+/// The unwinder of one process.
+pub struct Unwinder {
+    pub frames: Frames,
+    /// A [`FindObject`]; 0 until the door has set it, and then no address has a rule.
+    find: AtomicUsize,
+    /// Return addresses whose tables say something that a packed rule cannot hold; stacks end there.
+    unsupported: AtomicU64,
+}
+
+impl Default for Unwinder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Unwinder {
+    pub const fn new() -> Self {
+        Self { frames: Frames::new(), find: AtomicUsize::new(0), unsupported: AtomicU64::new(0) }
+    }
+
+    /// Addresses whose unwind tables were too unusual.
+    pub fn unsupported(&self) -> u64 {
+        self.unsupported.load(Relaxed)
+    }
+}
+
+/// Where a walk begins: the caller of the allocation function, as it is after that function returned.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Return address.
+    pub pc: usize,
+    pub sp: usize,
+    /// Frame pointer register, whatever the caller uses it for.
+    pub fp: usize,
+}
+
+/// The thread's own stack. Another stack (a coroutine's, an alternate signal stack) is walked by unwind tables alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnStack {
+    pub low: usize,
+    pub high: usize,
+}
+
+impl OwnStack {
+    /// How far up a walk at `sp` may read, and whether that is the thread's own stack.
+    fn limit(self, sp: usize) -> (usize, bool) {
+        if self.low <= sp && sp < self.high { (self.high, true) } else { ((1 << 47) - 4096, false) }
+    }
+}

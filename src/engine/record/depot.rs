@@ -1,0 +1,186 @@
+//! Stack depot: frames -> 32-bit stack id, and back.
+//!
+//! Called from inside malloc on any thread, read by the snapshot child; insert-only and without locks. A stack is 16 bytes
+//! and 4 for each frame. Ids end at [`MAX_STACKS`], what a live map cell can hold; a stack beyond that is counted and lost,
+//! its blocks are not.
+#![allow(unsafe_code)] // reads and writes records in mapped chunks
+
+use super::chunks::Chunks;
+use super::index::Index;
+use super::live_map::MAX_STACKS;
+use crate::{StackId, arena};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+/// Most frames of a stack.
+pub const MAX_DEPTH: usize = 64;
+
+const DATA_CHUNK: usize = 1 << 20;
+const DATA_CHUNKS: usize = 768;
+const HEADER: usize = 16;
+
+/// The hash of a stack: the sum of `node.hash() * POWERS[i]`, i counting from the caller of the allocation. It composes:
+/// the hash of a stack follows from those of its parts without looking at their frames again.
+pub const POWERS: [u64; MAX_DEPTH] = {
+    let mut powers = [1u64; MAX_DEPTH];
+    let mut i = 1;
+    while i < MAX_DEPTH {
+        powers[i] = powers[i - 1].wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        i += 1;
+    }
+    powers
+};
+
+/// See the module.
+pub struct Depot {
+    index: Index,
+    /// id -> where its record lies: chunk * DATA_CHUNK + offset, 0 while it is being written.
+    places: Chunks<AtomicU32, 512>,
+    data: [AtomicUsize; DATA_CHUNKS],
+    /// First free byte of all chunks, chunk * DATA_CHUNK + offset.
+    free: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Default for Depot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Depot {
+    pub const fn new() -> Self {
+        Self {
+            index: Index::new(),
+            places: Chunks::new(),
+            data: [const { AtomicUsize::new(0) }; DATA_CHUNKS],
+            free: AtomicU64::new(8),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    /// The id of the stack with this hash and these frames (node ids). `None` if the depot is full.
+    pub fn intern(&self, hash: u64, frames: &[u32]) -> Option<StackId> {
+        let mixed = hash ^ hash >> 31;
+        let is = |id: u32| StackId::new(id).and_then(|id| self.record(id)).is_some_and(|(h, f)| h == hash && f == frames);
+        let id = match self.index.find(mixed, is) {
+            Some(id) => Some(id),
+            None => self.add(hash, frames).and_then(|id| self.index.insert(mixed, id, is)),
+        };
+        if id.is_none() {
+            self.lost.fetch_add(1, Relaxed);
+        }
+        StackId::new(id?)
+    }
+
+    /// The frames of a stack as node ids, caller of the allocation first.
+    pub fn frames(&self, id: StackId) -> &'static [u32] {
+        self.record(id).map_or(&[], |(_, frames)| frames)
+    }
+
+    /// Stacks interned.
+    pub fn count(&self) -> u32 {
+        self.places.end() - 1
+    }
+
+    /// Stacks that found no room.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    fn record(&self, id: StackId) -> Option<(u64, &'static [u32])> {
+        let place = self.places.get(id.get())?.load(Acquire) as usize * 8;
+        let chunk = self.data.get(place / DATA_CHUNK)?.load(Acquire);
+        if place == 0 || chunk == 0 {
+            return None;
+        }
+        let at = chunk + place % DATA_CHUNK;
+        // SAFETY: `place` was published after the header and `len` frames were written at `at`, inside one mapped chunk;
+        // they are never written again.
+        unsafe {
+            let (hash, len) = (*(at as *const u64), *((at + 8) as *const u32) as usize);
+            Some((hash, core::slice::from_raw_parts((at + HEADER) as *const u32, len)))
+        }
+    }
+
+    #[cold]
+    fn add(&self, hash: u64, frames: &[u32]) -> Option<u32> {
+        let frames = &frames[..frames.len().min(MAX_DEPTH)];
+        let at = self.reserve((HEADER + size_of_val(frames)).next_multiple_of(8))?;
+        let (id, place) = self.places.add()?;
+        if id > MAX_STACKS {
+            return None;
+        }
+        let address = self.data.get(at / DATA_CHUNK)?.load(Acquire) + at % DATA_CHUNK;
+        // SAFETY: `reserve` gave these bytes, inside one mapped chunk, to this call alone.
+        unsafe {
+            *(address as *mut u64) = hash;
+            *((address + 8) as *mut u32) = frames.len() as u32;
+            core::ptr::copy_nonoverlapping(frames.as_ptr(), (address + HEADER) as *mut u32, frames.len());
+        }
+        place.store((at / 8) as u32, Release);
+        Some(id)
+    }
+
+    fn reserve(&self, bytes: usize) -> Option<usize> {
+        let fits = |free: u64| {
+            let (free, bytes) = (free as usize, bytes);
+            let start = if free % DATA_CHUNK + bytes <= DATA_CHUNK { free } else { free.next_multiple_of(DATA_CHUNK) };
+            (start / DATA_CHUNK < DATA_CHUNKS).then_some(start)
+        };
+        let before = self.free.fetch_update(Relaxed, Relaxed, |free| fits(free).map(|start| (start + bytes) as u64)).ok()?;
+        let at = fits(before)?;
+        let chunk = &self.data[at / DATA_CHUNK];
+        if chunk.load(Acquire) == 0 {
+            let range = arena::map(DATA_CHUNK)?;
+            if chunk.compare_exchange(0, range.start, Release, Relaxed).is_err() {
+                // SAFETY: nobody but us has seen this mapping.
+                unsafe { arena::unmap(range) };
+            }
+        }
+        Some(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash_of(frames: &[u32]) -> u64 {
+        frames.iter().zip(POWERS).fold(0, |hash, (frame, power)| hash.wrapping_add(power.wrapping_mul(u64::from(*frame))))
+    }
+
+    #[test]
+    fn a_stack_has_one_id_and_its_frames_come_back() {
+        let depot = Depot::new();
+        let stacks: Vec<Vec<u32>> = (1..60_000u32).map(|i| (0..i % 65).map(|f| i * 7 + f * f).chain([i]).take(64).collect()).collect();
+        let ids: Vec<_> = stacks.iter().map(|stack| depot.intern(hash_of(stack), stack).unwrap()).collect();
+        for (stack, id) in stacks.iter().zip(&ids) {
+            assert_eq!(depot.frames(*id), stack);
+            assert_eq!(depot.intern(hash_of(stack), stack), Some(*id));
+        }
+        assert_eq!(depot.count(), 59_999);
+        assert_eq!(depot.lost(), 0);
+    }
+
+    #[test]
+    fn stacks_with_equal_hashes_are_told_apart() {
+        let depot = Depot::new();
+        let one = depot.intern(5, &[1, 2, 3]).unwrap();
+        let two = depot.intern(5, &[1, 2, 4]).unwrap();
+        assert_ne!(one, two);
+        assert_eq!((depot.frames(one), depot.frames(two)), (&[1, 2, 3][..], &[1, 2, 4][..]));
+    }
+
+    #[test]
+    fn threads_share_ids() {
+        let depot = Depot::new();
+        let ids: Vec<Vec<StackId>> = std::thread::scope(|scope| {
+            let intern = || (0..20_000u32).map(|i| depot.intern(u64::from(i) << 33, &[i, 9]).unwrap()).collect();
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(intern)).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+        });
+        for worker in &ids {
+            assert!(worker.iter().enumerate().all(|(i, id)| depot.frames(*id) == [i as u32, 9]));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The *link* walk: from the caller of an allocation outwards, through the frame dictionary.
+#![allow(unsafe_code)] // steps through the live stack, keeps nodes by address
+
+use super::arch::{Registers, Rule, Step, step};
+use super::{OwnStack, Start, Unwinder};
+use crate::record::depot::{MAX_DEPTH, POWERS};
+use crate::record::frames::Node;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+const CACHED: usize = 512;
+
+/// Return address -> node, one per thread, lossy: spares the search in the dictionary where the prediction was wrong.
+pub struct NodeCache([AtomicUsize; CACHED]);
+
+// SAFETY: atomics are valid when zero.
+unsafe impl crate::arena::Zeroed for NodeCache {}
+
+/// A walked stack: node ids, caller of the allocation first, and their hash.
+pub struct Trace {
+    pub ids: [u32; MAX_DEPTH],
+    pub len: usize,
+    pub hash: u64,
+    /// It goes through a signal frame, or ends for want of room in the dictionary.
+    pub unusual: bool,
+}
+
+impl Trace {
+    pub const fn new() -> Self {
+        Self { ids: [0; MAX_DEPTH], len: 0, hash: 0, unusual: false }
+    }
+    pub fn frames(&self) -> &[u32] {
+        &self.ids[..self.len]
+    }
+    #[inline(always)]
+    fn push(&mut self, node: &Node) {
+        self.ids[self.len] = node.id();
+        self.hash = self.hash.wrapping_add(POWERS[self.len].wrapping_mul(node.hash()));
+        self.len += 1;
+    }
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Unwinder {
+    /// Walks from `start` until the outermost frame or `depth` frames (1 to [`MAX_DEPTH`]).
+    ///
+    /// About 3 ns a frame where callers are as predicted, 10 more where not, microseconds for an address seen the first time.
+    ///
+    /// # Safety
+    /// `start` is the state of a live frame of the calling thread; `cache` is not used by another walk meanwhile.
+    #[inline]
+    pub unsafe fn walk(&self, start: Start, stack: OwnStack, depth: usize, cache: &NodeCache, trace: &mut Trace) {
+        let depth = depth.clamp(1, MAX_DEPTH);
+        let mut registers = Registers { sp: start.sp, fp: start.fp };
+        let (mut limit, mut own) = stack.limit(start.sp);
+        (trace.len, trace.hash, trace.unusual) = (0, 0, false);
+        let Some(mut node) = self.node(start.pc as u64, cache) else {
+            trace.unusual = true;
+            return;
+        };
+        trace.push(node);
+        while trace.len < depth {
+            // SAFETY: `registers` belong to the live frame that `node` describes: at first by the caller's promise, then
+            // because a rule gives the caller's registers from its callee's.
+            let key = match unsafe { step(Rule(node.rule.load(Relaxed)), &mut registers, limit, own) } {
+                Step::To(key) => key,
+                Step::Signal(key) => {
+                    trace.unusual = true;
+                    (limit, own) = stack.limit(registers.sp);
+                    key
+                }
+                Step::AskObject => {
+                    let Some(loaded) = self.ask_again(node) else { break };
+                    // Without an object it is JIT code: follow the frame pointer as for code without a table.
+                    // SAFETY: as above.
+                    match unsafe { step(loaded, &mut registers, limit, own) } {
+                        Step::To(key) => key,
+                        _ => break,
+                    }
+                }
+                Step::End => break,
+            };
+            node = match node.predicted(key) {
+                Some(caller) => caller,
+                None => {
+                    let Some(caller) = self.node(key, cache) else {
+                        trace.unusual = true;
+                        break;
+                    };
+                    node.predict(caller);
+                    caller
+                }
+            };
+            trace.push(node);
+        }
+    }
+
+    /// The node of a key, with its rule.
+    #[inline(never)]
+    fn node(&self, key: u64, cache: &NodeCache) -> Option<&'static Node> {
+        let slot = &cache.0[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CACHED.trailing_zeros())) as usize];
+        let cached = slot.load(Relaxed);
+        if cached != 0 {
+            // SAFETY: a slot holds 0 or the address of a node, and nodes are never unmapped.
+            let node = unsafe { &*(cached as *const Node) };
+            if node.key() == key {
+                return Some(node);
+            }
+        }
+        let node = self.frames.intern(key)?;
+        if node.rule.load(Relaxed) == 0 {
+            node.rule.store(self.compile(node.lookup_pc()).0, Relaxed);
+        }
+        slot.store(core::ptr::from_ref(node) as usize, Relaxed);
+        Some(node)
+    }
+
+    /// What to do at an address that was in no loaded file when first seen. If a file is there now, the node is stale: it
+    /// goes out of use, and this one stack ends here.
+    #[cold]
+    fn ask_again(&self, node: &Node) -> Option<Rule> {
+        if self.object(node.lookup_pc()).is_some() {
+            self.frames.retire_node(node);
+            return None;
+        }
+        Some(Rule::NO_TABLE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::Object;
+
+    #[repr(C)]
+    #[derive(Default)]
+    struct DlFindObject {
+        flags: u64,
+        map: [usize; 2],
+        link_map: usize,
+        eh_frame: usize,
+        reserved: [u64; 7],
+    }
+    unsafe extern "C" {
+        fn _dl_find_object(pc: usize, result: *mut DlFindObject) -> i32;
+    }
+    fn find(pc: usize) -> Option<Object> {
+        let mut found = DlFindObject::default();
+        // SAFETY: glibc fills the structure, whose layout is that of <dlfcn.h>.
+        let missing = unsafe { _dl_find_object(pc, &mut found) } != 0;
+        (!missing).then_some(Object { eh_frame_hdr: found.eh_frame, end: found.map[1] })
+    }
+
+    static UNWINDER: Unwinder = Unwinder::new();
+
+    /// Compares our walk with libgcc's from the same place, return address for return address.
+    #[inline(never)]
+    fn compare() -> usize {
+        UNWINDER.set_find(find);
+        let cache = NodeCache([const { AtomicUsize::new(0) }; CACHED]);
+        let mut trace = Trace::new();
+        let (sp, fp, pc): (usize, usize, usize);
+        // SAFETY: reads registers only; `pc` is the address of the next instruction.
+        unsafe { core::arch::asm!("mov {}, rsp", "mov {}, rbp", "lea {}, [rip + 1]", out(reg) sp, out(reg) fp, out(reg) pc) };
+        // SAFETY: this frame is live, and these are its registers.
+        unsafe { UNWINDER.walk(Start { pc, sp, fp }, OwnStack { low: 0, high: (1 << 47) - 4096 }, 64, &cache, &mut trace) };
+        let ours: Vec<usize> = trace.frames().iter().map(|id| UNWINDER.frames.get(*id).unwrap().address()).collect();
+        let mut theirs = Vec::new();
+        backtrace::trace(|frame| {
+            theirs.push(frame.ip() as usize);
+            true
+        });
+        // The frames of `compare` itself differ in their address; all outer ones must not.
+        let at = theirs.iter().position(|ip| *ip == ours[1]).expect("the caller is in both stacks");
+        let theirs: Vec<usize> = theirs[at..].iter().copied().filter(|ip| *ip != 0).take(63).collect();
+        assert_eq!(ours[1..], theirs);
+        ours.len()
+    }
+
+    #[inline(never)]
+    fn deep(n: usize) -> usize {
+        if n == 0 { compare() } else { std::hint::black_box(deep(n - 1)) }
+    }
+
+    #[test]
+    fn a_walk_equals_libgccs() {
+        let shallow = compare();
+        assert!(shallow > 4);
+        assert_eq!(compare(), shallow);
+        assert_eq!(deep(20), deep(10) + 10);
+        assert_eq!(deep(100), MAX_DEPTH);
+        assert_eq!(UNWINDER.unsupported(), 0);
+    }
+}
