@@ -1,1 +1,4 @@
+mod model;
+mod symbolize;
+mod sys;
 fn main() {}

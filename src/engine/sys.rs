@@ -196,3 +196,12 @@ pub fn futex_wake(word: &core::sync::atomic::AtomicU32, count: usize) {
     // SAFETY: the kernel uses the address as a key only.
     let _ = unsafe { call(nr::FUTEX, [word.as_ptr() as usize, FUTEX_WAKE_PRIVATE, count, 0, 0, 0]) };
 }
+
+/// The soft limit of the stack in bytes.
+pub fn stack_limit() -> usize {
+    const STACK: usize = 3;
+    let mut limits = [8usize << 20, 0];
+    // SAFETY: the kernel writes two 64-bit words to `limits`; no new limits are given.
+    let _ = unsafe { call(nr::PRLIMIT64, [0, STACK, 0, limits.as_mut_ptr() as usize, 0, 0]) };
+    limits[0]
+}

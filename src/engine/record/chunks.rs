@@ -28,7 +28,8 @@ impl<T: Zeroed + Sync + 'static, const CHUNKS: usize> Chunks<T, CHUNKS> {
 
     /// A new zeroed record and its id; `None` if it is full or no memory can be mapped.
     pub fn add(&self) -> Option<(u32, &'static T)> {
-        let id = self.next.fetch_update(Relaxed, Relaxed, |id| ((id as usize) < CHUNKS * CHUNK).then_some(id + 1)).ok()?;
+        let id =
+            self.next.fetch_update(Relaxed, Relaxed, |id| ((id as usize) < CHUNKS * CHUNK).then_some(id + 1)).ok()?;
         let place = &self.chunks[id as usize >> CHUNK_BITS];
         if place.load(Acquire) == 0 {
             let range = arena::map(CHUNK * size_of::<T>())?;

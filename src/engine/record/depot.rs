@@ -61,7 +61,8 @@ impl Depot {
     /// The id of the stack with this hash and these frames (node ids). `None` if the depot is full.
     pub fn intern(&self, hash: u64, frames: &[u32]) -> Option<StackId> {
         let mixed = hash ^ hash >> 31;
-        let is = |id: u32| StackId::new(id).and_then(|id| self.record(id)).is_some_and(|(h, f)| h == hash && f == frames);
+        let is =
+            |id: u32| StackId::new(id).and_then(|id| self.record(id)).is_some_and(|(h, f)| h == hash && f == frames);
         let id = match self.index.find(mixed, is) {
             Some(id) => Some(id),
             None => self.add(hash, frames).and_then(|id| self.index.insert(mixed, id, is)),
@@ -127,7 +128,8 @@ impl Depot {
             let start = if free % DATA_CHUNK + bytes <= DATA_CHUNK { free } else { free.next_multiple_of(DATA_CHUNK) };
             (start / DATA_CHUNK < DATA_CHUNKS).then_some(start)
         };
-        let before = self.free.fetch_update(Relaxed, Relaxed, |free| fits(free).map(|start| (start + bytes) as u64)).ok()?;
+        let before =
+            self.free.fetch_update(Relaxed, Relaxed, |free| fits(free).map(|start| (start + bytes) as u64)).ok()?;
         let at = fits(before)?;
         let chunk = &self.data[at / DATA_CHUNK];
         if chunk.load(Acquire) == 0 {
@@ -146,13 +148,17 @@ mod tests {
     use super::*;
 
     fn hash_of(frames: &[u32]) -> u64 {
-        frames.iter().zip(POWERS).fold(0, |hash, (frame, power)| hash.wrapping_add(power.wrapping_mul(u64::from(*frame))))
+        frames
+            .iter()
+            .zip(POWERS)
+            .fold(0, |hash, (frame, power)| hash.wrapping_add(power.wrapping_mul(u64::from(*frame))))
     }
 
     #[test]
     fn a_stack_has_one_id_and_its_frames_come_back() {
         let depot = Depot::new();
-        let stacks: Vec<Vec<u32>> = (1..60_000u32).map(|i| (0..i % 65).map(|f| i * 7 + f * f).chain([i]).take(64).collect()).collect();
+        let stacks: Vec<Vec<u32>> =
+            (1..60_000u32).map(|i| (0..i % 65).map(|f| i * 7 + f * f).chain([i]).take(64).collect()).collect();
         let ids: Vec<_> = stacks.iter().map(|stack| depot.intern(hash_of(stack), stack).unwrap()).collect();
         for (stack, id) in stacks.iter().zip(&ids) {
             assert_eq!(depot.frames(*id), stack);

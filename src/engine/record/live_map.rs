@@ -149,7 +149,7 @@ impl LiveMap {
     /// What the map knows of the block that starts at `addr`.
     #[inline]
     pub fn get(&self, addr: usize) -> Option<Cell> {
-        if addr % 16 != 0 {
+        if !addr.is_multiple_of(16) {
             return None;
         }
         let at = (self.leaf(addr)? + (addr % LEAF_SPAN) / 16 * 2) as *const u32;

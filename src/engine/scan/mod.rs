@@ -1,1 +1,13 @@
-//! One scan of a snapshot. Runs in the snapshot child.
+//! One scan of a snapshot. Runs in the snapshot child, with no lock, no allocation but the arena's, and nobody else running.
+//!
+//! The door reads the maps and the threads, then: [`blocks::Blocks::build`], [`roots`], [`mark::Marker`],
+//! [`classify::leaders`], [`fold`].
+
+pub mod blocks;
+pub mod classify;
+pub mod fold;
+pub mod maps;
+pub mod mark;
+
+#[cfg(test)]
+mod tests;

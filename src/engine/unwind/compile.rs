@@ -84,8 +84,7 @@ fn compile(object: Object, pc: usize) -> Result<Rule, Failure> {
         return Ok(Rule::SIGNAL);
     }
     let mut context: UnwindContext<usize, Storage> = UnwindContext::new_in();
-    let row = entry
-        .unwind_info_for_address(&frames, &bases, &mut context, pc as u64)
-        .map_err(|_| Failure::Unsupported)?;
+    let row =
+        entry.unwind_info_for_address(&frames, &bases, &mut context, pc as u64).map_err(|_| Failure::Unsupported)?;
     arch::pack(row, &frames, entry.cie().encoding()).ok_or(Failure::Unsupported)
 }

@@ -10,9 +10,8 @@
 mod compile;
 pub mod walk;
 
-#[cfg(target_arch = "aarch64")]
-#[path = "aarch64.rs"]
-mod arch;
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("unwind rules are written for x86-64 only as yet: add a file with the names of x86_64.rs");
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64.rs"]
 mod arch;
@@ -81,5 +80,12 @@ impl OwnStack {
     /// How far up a walk at `sp` may read, and whether that is the thread's own stack.
     fn limit(self, sp: usize) -> (usize, bool) {
         if self.low <= sp && sp < self.high { (self.high, true) } else { ((1 << 47) - 4096, false) }
+    }
+}
+
+impl Unwinder {
+    /// Whether a frame's code has no unwind table, so that only its frame pointer could be followed.
+    pub fn is_without_table(&self, node: &crate::record::frames::Node) -> bool {
+        [Rule::NO_TABLE.0, Rule::NO_OBJECT.0].contains(&node.rule.load(Relaxed))
     }
 }

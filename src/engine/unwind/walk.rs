@@ -165,9 +165,13 @@ mod tests {
         let mut trace = Trace::new();
         let (sp, fp, pc): (usize, usize, usize);
         // SAFETY: reads registers only; `pc` is the address of the next instruction.
-        unsafe { core::arch::asm!("mov {}, rsp", "mov {}, rbp", "lea {}, [rip + 1]", out(reg) sp, out(reg) fp, out(reg) pc) };
+        unsafe {
+            core::arch::asm!("mov {}, rsp", "mov {}, rbp", "lea {}, [rip + 1]", out(reg) sp, out(reg) fp, out(reg) pc)
+        };
         // SAFETY: this frame is live, and these are its registers.
-        unsafe { UNWINDER.walk(Start { pc, sp, fp }, OwnStack { low: 0, high: (1 << 47) - 4096 }, 64, &cache, &mut trace) };
+        unsafe {
+            UNWINDER.walk(Start { pc, sp, fp }, OwnStack { low: 0, high: (1 << 47) - 4096 }, 64, &cache, &mut trace)
+        };
         let ours: Vec<usize> = trace.frames().iter().map(|id| UNWINDER.frames.get(*id).unwrap().address()).collect();
         let mut theirs = Vec::new();
         backtrace::trace(|frame| {

@@ -83,7 +83,11 @@ impl Rule {
 }
 
 /// Packs a row of the unwind table; `None` if it says something that a rule cannot hold.
-pub(super) fn pack(row: &UnwindTableRow<usize, super::compile::Storage>, frames: &EhFrame<Bytes>, encoding: Encoding) -> Option<Rule> {
+pub(super) fn pack(
+    row: &UnwindTableRow<usize, super::compile::Storage>,
+    frames: &EhFrame<Bytes>,
+    encoding: Encoding,
+) -> Option<Rule> {
     match row.register(X86_64::RA) {
         None | Some(RegisterRule::Undefined) => return Some(Rule::END),
         Some(RegisterRule::Offset(-8)) => {}
@@ -226,7 +230,7 @@ unsafe fn unusual_cfa(rule: Rule, registers: &mut Registers, limit: usize, own: 
         NO_TABLE if own => {
             // Without tables only a frame pointer chain inside the thread's own stack can be trusted to be readable.
             let fp = registers.fp;
-            if fp < registers.sp || fp + 16 > limit || fp % 8 != 0 {
+            if fp < registers.sp || fp + 16 > limit || !fp.is_multiple_of(8) {
                 return Err(Step::End);
             }
             // SAFETY: the 16 bytes lie between the frame's stack pointer and the end of the thread's stack.
@@ -284,7 +288,10 @@ mod tests {
         assert_eq!(step_at(sp(40), base, 1), None, "beyond the limit");
         assert_eq!(step_at(sp(20), base, 1), None, "unaligned");
         assert_eq!(step_at(sp(16), base, 1), None, "a return address of 0 is the end");
-        assert_eq!(step_at(Rule::new(Kind::Fp, Saved::Same, 0, 16), base, base + 8), Some((0x5000, base + 24, base + 8)));
+        assert_eq!(
+            step_at(Rule::new(Kind::Fp, Saved::Same, 0, 16), base, base + 8),
+            Some((0x5000, base + 24, base + 8))
+        );
         assert_eq!(step_at(Rule::new(Kind::Fp, Saved::Same, 0, 16), base, usize::MAX), None);
     }
 }

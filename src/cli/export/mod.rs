@@ -1,0 +1,4 @@
+//! Reports for other programs.
+
+pub mod folded;
+pub mod json;

@@ -1,0 +1,184 @@
+//! The lock-sharded table: address -> what a live map cell has no room for (size, thread, time).
+//!
+//! Called from inside malloc, for sampled blocks and for blocks whose slack does not fit their cell; never from free: the
+//! live map's cell is the truth, and the record of a block that is gone is overwritten by the next one at its address, or
+//! swept when its shard grows. The snapshot child reads it without locks.
+#![allow(unsafe_code)] // the child reads shards without their locks; fork holds them by hand
+
+use super::live_map::LiveMap;
+use crate::arena::{self, Zeroed};
+use crate::lock::{Lock, RawFutex};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use lock_api::RawMutex;
+
+const SHARDS: usize = 64;
+const FIRST_SLOTS: usize = 256;
+
+/// What is known of a block. 32 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Record {
+    /// 0: an empty slot.
+    pub addr: usize,
+    /// As it was asked for.
+    pub size: usize,
+    /// Seconds since 1970.
+    pub time: u64,
+    pub tid: u32,
+    /// The cell that it belongs to; a record whose cell has changed is dead.
+    pub cell: u32,
+}
+
+// SAFETY: integers are valid when zero.
+unsafe impl Zeroed for Record {}
+
+struct Shard {
+    slots: &'static mut [Record],
+    used: usize,
+}
+
+/// See the module.
+pub struct Table {
+    shards: [Lock<Shard>; SHARDS],
+    dropped: AtomicU64,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Table {
+    pub const fn new() -> Self {
+        Self {
+            shards: [const { Lock::from_raw(<RawFutex as RawMutex>::INIT, Shard { slots: &mut [], used: 0 }) }; SHARDS],
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Records a block. Without memory the record is dropped and counted.
+    pub fn note(&self, record: Record, live: &LiveMap) {
+        let mut shard = self.shards[shard_of(record.addr)].lock();
+        if shard.used * 4 >= shard.slots.len() * 3 && !shard.grow(live) {
+            self.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        let slot = find(shard.slots, record.addr);
+        if shard.slots[slot].addr == 0 {
+            shard.used += 1;
+        }
+        shard.slots[slot] = record;
+    }
+
+    /// The record of a block whose cell is `cell`; one that belongs to an earlier block is not given.
+    ///
+    /// For the snapshot child: takes no lock, since the thread that held it may not exist there.
+    pub fn lookup_unlocked(&self, addr: usize, cell: u32) -> Option<Record> {
+        // SAFETY: in the child nobody writes; a shard caught in the middle of growing has its old or its new slots, both
+        // mapped, and a record caught half written differs in address or cell.
+        let shard = unsafe { &*self.shards[shard_of(addr)].data_ptr() };
+        if shard.slots.is_empty() {
+            return None;
+        }
+        let record = shard.slots[find(shard.slots, addr)];
+        (record.addr == addr && record.cell == cell).then_some(record)
+    }
+
+    /// Blocks whose record found no room.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+
+    /// Takes all locks, so that a fork leaves none held.
+    pub fn before_fork(&self) {
+        for shard in &self.shards {
+            core::mem::forget(shard.lock());
+        }
+    }
+
+    /// Gives them back, in parent and child.
+    ///
+    /// # Safety
+    /// Pairs with [`Self::before_fork`] in the thread that forked.
+    pub unsafe fn after_fork(&self) {
+        for shard in &self.shards {
+            // SAFETY: `before_fork` left it locked by this thread.
+            unsafe { shard.force_unlock() };
+        }
+    }
+}
+
+impl Shard {
+    /// Makes room: sweeps dead records, into twice the slots if most are alive.
+    fn grow(&mut self, live: &LiveMap) -> bool {
+        let is_live =
+            |record: &&Record| record.addr != 0 && live.get(record.addr).is_some_and(|cell| cell.0 == record.cell);
+        let alive = self.slots.iter().filter(is_live).count();
+        let wanted = (alive * 2).next_power_of_two().max(FIRST_SLOTS);
+        let Some(slots) = arena::zeroed::<Record>(wanted) else { return false };
+        for record in self.slots.iter().filter(is_live) {
+            let at = find(slots, record.addr);
+            slots[at] = *record;
+        }
+        let old = core::mem::replace(&mut self.slots, slots);
+        self.used = alive;
+        if !old.is_empty() {
+            let start = old.as_ptr() as usize;
+            let end = start + size_of_val::<[Record]>(old).next_multiple_of(4096);
+            // SAFETY: the old slots are this shard's alone, behind its lock, and are not used again.
+            unsafe { arena::unmap(crate::AddrRange::new(start, end)) };
+        }
+        true
+    }
+}
+
+const fn mix(addr: usize) -> u64 {
+    (addr as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn shard_of(addr: usize) -> usize {
+    (mix(addr) >> 58) as usize
+}
+
+/// The slot of `addr`, or the empty one where it would go. The slots are never full.
+fn find(slots: &[Record], addr: usize) -> usize {
+    let mask = slots.len() - 1;
+    let mut at = (mix(addr) >> 20) as usize & mask;
+    while slots[at].addr != 0 && slots[at].addr != addr {
+        at = (at + 1) & mask;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::live_map::{Cell, Family};
+
+    #[test]
+    fn records_of_live_blocks_are_kept_and_dead_ones_swept() {
+        let (table, live) = (Table::new(), LiveMap::new());
+        assert!(live.init());
+        let cell = Cell::new(Family::Malloc, 1, 31, None);
+        let record = |addr: usize| Record { addr, size: addr / 3, time: 1, tid: 2, cell: cell.0 };
+        for round in 0..20 {
+            for i in 0..10_000 {
+                let addr = 0x7000_0000_0000 + round * 0x100_0000 + i * 64;
+                assert!(live.set(addr, cell));
+                table.note(record(addr), &live);
+                if round < 19 {
+                    live.take(addr);
+                }
+            }
+        }
+        for i in 0..10_000 {
+            let addr = 0x7000_0000_0000 + 19 * 0x100_0000 + i * 64;
+            assert_eq!(table.lookup_unlocked(addr, cell.0), Some(record(addr)));
+            assert_eq!(table.lookup_unlocked(addr, cell.0 ^ 8), None, "the record of an earlier block");
+        }
+        let slots: usize = table.shards.iter().map(|shard| shard.lock().slots.len()).sum();
+        assert!(slots <= 64 * 1024, "{slots} slots for 10,000 live blocks");
+        assert_eq!(table.dropped(), 0);
+    }
+}

@@ -1,0 +1,109 @@
+//! Folds: blocks alike in kind, status and stack, counted together; and what earlier scans have seen.
+
+use super::mark::Count;
+use crate::arena::{List, Zeroed};
+use crate::record::live_map::LiveMap;
+
+/// What blocks of one fold have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// 0 direct, 1 indirect, 2 possible.
+    pub kind: u8,
+    pub confirmed: bool,
+    /// 0: no stack.
+    pub stack: u32,
+}
+
+/// One fold.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Fold {
+    pub key: Key,
+    pub count: Count,
+    pub behind: Count,
+    /// Blocks and bytes that the sampled ones stand for; 0 if none was sampled.
+    pub estimate: (f64, f64),
+}
+
+#[allow(unsafe_code)]
+// SAFETY: integers, booleans and floats are valid when zero.
+unsafe impl Zeroed for Fold {}
+
+/// Open addressing over a growing list of slots; a slot with no blocks is empty.
+#[derive(Default)]
+pub struct Folds {
+    slots: List<Fold>,
+    used: usize,
+}
+
+impl Folds {
+    /// The fold of a key, to be added to. `None` without memory.
+    pub fn entry(&mut self, key: Key) -> Option<&mut Fold> {
+        if self.used * 4 >= self.slots.len() * 3 {
+            self.grow()?;
+        }
+        let at = find(&self.slots, key);
+        if self.slots[at].count.blocks == 0 {
+            self.used += 1;
+            self.slots[at].key = key;
+        }
+        Some(&mut self.slots[at])
+    }
+
+    fn grow(&mut self) -> Option<()> {
+        let mut larger: List<Fold> = List::new();
+        for _ in 0..(self.slots.len() * 2).max(1024) {
+            larger.push(Fold::default()).then_some(())?;
+        }
+        for fold in self.slots.iter().filter(|fold| fold.count.blocks != 0) {
+            let at = find(&larger, fold.key);
+            larger[at] = *fold;
+        }
+        self.slots = larger;
+        Some(())
+    }
+
+    /// All folds, most bytes first.
+    pub fn sorted(mut self) -> List<Fold> {
+        self.slots.sort_unstable_by_key(|fold| (core::cmp::Reverse(fold.count.bytes), fold.key));
+        while self.slots.last().is_some_and(|fold| fold.count.blocks == 0) {
+            self.slots.pop();
+        }
+        self.slots
+    }
+}
+
+fn find(slots: &[Fold], key: Key) -> usize {
+    let mixed = (u64::from(key.stack) << 3 | u64::from(key.kind) << 1 | u64::from(key.confirmed))
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut at = (mixed >> 32) as usize & (slots.len() - 1);
+    while slots[at].count.blocks != 0 && slots[at].key != key {
+        at = (at + 1) & (slots.len() - 1);
+    }
+    at
+}
+
+/// A block that a scan found unreachable: kept for the next one, in the order of addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Seen {
+    pub addr: usize,
+    pub cell: u32,
+    /// 1: it was reported as confirmed.
+    pub confirmed: u32,
+}
+
+#[allow(unsafe_code)]
+// SAFETY: integers are valid when zero.
+unsafe impl Zeroed for Seen {}
+
+/// Whether the scan before has seen this block, in this life of it.
+pub fn seen_before(earlier: &[Seen], addr: usize, cell: u32) -> bool {
+    earlier.binary_search_by_key(&addr, |seen| seen.addr).is_ok_and(|at| earlier[at].cell == cell)
+}
+
+/// The permanent self-check: of the blocks reported last time, how many (confirmed, suspected) the program has freed since,
+/// so that they were no leaks.
+pub fn freed_since(earlier: &[Seen], live: &LiveMap) -> (u64, u64) {
+    let freed = earlier.iter().filter(|seen| live.get(seen.addr).is_none_or(|cell| cell.0 != seen.cell));
+    freed.fold((0, 0), |(sure, maybe), seen| if seen.confirmed != 0 { (sure + 1, maybe) } else { (sure, maybe + 1) })
+}

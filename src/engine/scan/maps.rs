@@ -1,0 +1,96 @@
+//! `/proc/PID/maps`, line by line. Total: a line that is not one is left out.
+
+use crate::AddrRange;
+
+/// One line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping<'a> {
+    pub range: AddrRange,
+    pub read: bool,
+    pub write: bool,
+    pub exec: bool,
+    pub shared: bool,
+    pub offset: u64,
+    pub dev: (u32, u32),
+    pub inode: u64,
+    pub path: &'a [u8],
+}
+
+impl Mapping<'_> {
+    /// Memory without a file behind it; names in brackets (`[heap]`, `[anon:...]`) are the kernel's.
+    pub fn is_anonymous(&self) -> bool {
+        self.inode == 0 && (self.path.is_empty() || self.path.starts_with(b"["))
+    }
+    /// The kernel's own pages, which hold no pointer of the program's (vvar, vsyscall, vdso).
+    pub fn is_kernels(&self) -> bool {
+        self.path.starts_with(b"[v")
+    }
+}
+
+/// The mappings of a text in the order of addresses.
+pub fn parse(text: &[u8]) -> impl Iterator<Item = Mapping<'_>> {
+    text.split(|&byte| byte == b'\n').filter_map(line)
+}
+
+fn line(line: &[u8]) -> Option<Mapping<'_>> {
+    let mut rest = line;
+    let mut field = |end: u8| {
+        let at = rest.iter().position(|&byte| byte == end)?;
+        let field = &rest[..at];
+        rest = &rest[at + 1..];
+        Some(field)
+    };
+    let (start, end, access) = (hex(field(b'-')?)?, hex(field(b' ')?)?, field(b' ')?);
+    let (offset, major, minor) = (hex(field(b' ')?)?, hex(field(b':')?)?, hex(field(b' ')?)?);
+    let digits = rest.iter().position(|&byte| byte == b' ').unwrap_or(rest.len());
+    let inode = core::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+    let &[r, w, x, s] = access else { return None };
+    Some(Mapping {
+        range: AddrRange::new(start as usize, end as usize),
+        read: r == b'r',
+        write: w == b'w',
+        exec: x == b'x',
+        shared: s == b's',
+        offset,
+        dev: (major as u32, minor as u32),
+        inode,
+        path: rest[digits..].trim_ascii_start(),
+    })
+}
+
+fn hex(digits: &[u8]) -> Option<u64> {
+    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SAMPLE: &[u8] = b"\
+00400000-00420000 r-xp 00000000 fe:01 1234                               /usr/bin/a name with spaces (deleted)
+01000000-01021000 rw-p 00000000 00:00 0                                  [heap]
+7f0000000000-7f0000021000 rw-p 00000000 00:00 0 
+nonsense
+7f1000000000-7f1000001000 rw-s 00001000 00:01 77                         /memfd:x (deleted)
+ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
+";
+
+    #[test]
+    fn lines_are_taken_apart_and_nonsense_is_left_out() {
+        let maps: Vec<_> = parse(SAMPLE).collect();
+        assert_eq!(maps.len(), 5);
+        assert_eq!(maps[0].path, b"/usr/bin/a name with spaces (deleted)");
+        assert_eq!((maps[0].inode, maps[0].dev, maps[0].exec, maps[0].write), (1234, (0xfe, 1), true, false));
+        assert!(maps[1].is_anonymous() && maps[2].is_anonymous() && !maps[3].is_anonymous() && maps[4].is_kernels());
+        assert_eq!(maps[2].range, AddrRange::new(0x7f00_0000_0000, 0x7f00_0002_1000));
+        assert!(maps[3].shared && maps[3].offset == 0x1000);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken(text: Vec<u8>) {
+            parse(&text).count();
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The marker: from roots, through blocks, conservatively: every aligned word that points into a block keeps it.
+//!
+//! Memory latency is the whole cost, so candidates wait in a ring while the line of the bitmap that they need is fetched, and
+//! marked blocks wait in another while their first line is (measured: 1.1 to 3.5 times faster than without).
+//!
+//! Two grades: what is reached through pointers to starts first; then what only pointers into the middle reach, which is
+//! kept, but flagged *possible*.
+#![allow(unsafe_code)] // reads root ranges and blocks
+
+use super::blocks::{Blocks, Place, SizeOf};
+use crate::AddrRange;
+use crate::arena::List;
+
+/// How a range of roots is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// Only pointers to starts count (libc's data: the allocator's bins point to neighbours' ends).
+    pub exact_only: bool,
+    /// Pointers may lie at any byte (immediates in JIT code).
+    pub unaligned: bool,
+}
+
+const RING: usize = 32;
+
+/// See the module.
+pub struct Marker<'b, 'a, S: SizeOf> {
+    pub blocks: &'b mut Blocks<'a, S>,
+    ring: [usize; RING],
+    ring_at: usize,
+    frontier: List<usize>,
+    deferred: List<usize>,
+    possible: bool,
+    exact_only: bool,
+    /// Bytes of roots read.
+    pub root_bytes: u64,
+    pub reached: Count,
+    pub possibly: Count,
+    /// A list could not grow: blocks behind some were not followed.
+    pub starved: bool,
+}
+
+/// Blocks and their usable bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub blocks: u64,
+    pub bytes: u64,
+}
+
+impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
+    pub fn new(blocks: &'b mut Blocks<'a, S>) -> Self {
+        Self {
+            blocks,
+            ring: [0; RING],
+            ring_at: 0,
+            frontier: List::new(),
+            deferred: List::new(),
+            possible: false,
+            exact_only: false,
+            root_bytes: 0,
+            reached: Count::default(),
+            possibly: Count::default(),
+            starved: false,
+        }
+    }
+
+    /// Takes a range of memory for roots.
+    ///
+    /// # Safety
+    /// The range is mapped and readable, or a fault handler makes it so.
+    pub unsafe fn root_range(&mut self, range: AddrRange, how: How) {
+        self.exact_only = how.exact_only;
+        let step = if how.unaligned { 1 } else { 8 };
+        let mut at = range.start.next_multiple_of(step);
+        while at + 8 <= range.end {
+            // SAFETY: by this function's own contract.
+            self.candidate(unsafe { (at as *const usize).read_unaligned() });
+            at += step;
+        }
+        self.root_bytes += range.len() as u64;
+        self.flush();
+        self.exact_only = false;
+    }
+
+    /// Takes a single word (a register, a pointer that the kernel keeps) for a root.
+    pub fn root_word(&mut self, word: usize) {
+        self.candidate(word);
+        self.flush();
+        self.root_bytes += 8;
+    }
+
+    /// Follows everything reached so far, then what only interior pointers reach.
+    pub fn drain(&mut self) {
+        self.follow();
+        self.possible = true;
+        while let Some(block) = self.deferred.pop() {
+            self.reach(block);
+            self.follow();
+        }
+        self.possible = false;
+    }
+
+    #[inline(always)]
+    fn candidate(&mut self, word: usize) {
+        if !self.blocks.in_span(word) {
+            return;
+        }
+        prefetch(self.blocks.word_address(word));
+        let old = core::mem::replace(&mut self.ring[self.ring_at], word);
+        self.ring_at = (self.ring_at + 1) % RING;
+        if old != 0 {
+            self.test(old);
+        }
+    }
+
+    fn flush(&mut self) {
+        for i in 0..RING {
+            let word = core::mem::take(&mut self.ring[(self.ring_at + i) % RING]);
+            if word != 0 {
+                self.test(word);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn test(&mut self, word: usize) {
+        match self.blocks.find(word) {
+            None => {}
+            Some((block, Place::Start)) => self.reach(block),
+            Some(_) if self.exact_only => {}
+            Some((block, Place::Interior)) if self.possible => self.reach(block),
+            Some((block, _)) if self.blocks.is_marked(block) || self.deferred.push(block) => {}
+            Some((block, _)) => self.reach(block),
+        }
+    }
+
+    #[inline(always)]
+    fn reach(&mut self, block: usize) {
+        if !self.blocks.mark(block) {
+            return;
+        }
+        // The size and the flag are looked at when the block is taken from the frontier, when its line has arrived.
+        prefetch(block.wrapping_sub(8));
+        if self.possible {
+            self.blocks.mark_extra(block);
+        }
+        if !self.frontier.push(block) {
+            self.starved = true;
+        }
+    }
+
+    fn follow(&mut self) {
+        self.flush();
+        loop {
+            while let Some(block) = self.frontier.pop() {
+                let usable = self.blocks.usable(block);
+                self.reached.add(usable);
+                if self.possible {
+                    self.possibly.add(usable);
+                }
+                let mut at = block;
+                while at + 8 <= block + usable {
+                    // SAFETY: the live map says that the program owns the block, and the allocator how long it is.
+                    self.candidate(unsafe { (at as *const usize).read() });
+                    at += 8;
+                }
+            }
+            self.flush();
+            if self.frontier.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl Count {
+    pub fn add(&mut self, bytes: usize) {
+        self.blocks += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+#[inline(always)]
+fn prefetch(addr: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is allowed and has no effect but on the cache.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(addr as *const i8);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = addr;
+}

@@ -1,0 +1,250 @@
+//! What happens at each exported allocation function. The shims come here with the caller's registers.
+//!
+//! Order, everywhere: the real call first for a new block, the live map first for a dying one. Nothing here locks on the
+//! default path; errno is the real function's, since we call nothing else that sets it.
+#![allow(unsafe_code)] // reads the return address at the caller's stack pointer
+
+use crate::{real, state, tls, trigger};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering::Relaxed;
+use leakscan_engine::StackId;
+use leakscan_engine::record::New;
+use leakscan_engine::record::depot::MAX_DEPTH;
+use leakscan_engine::record::live_map::{Cell, Family};
+use leakscan_engine::unwind::Start;
+use leakscan_engine::unwind::walk::Trace;
+use state::{TRACKER, UNWINDER};
+
+/// Caller of an allocation function: where its return address lies, and its rbp.
+#[derive(Clone, Copy)]
+struct Caller {
+    sp: usize,
+    fp: usize,
+}
+
+/// Other allocators than glibc's hand out blocks of 8 or 16 bytes; the live map wants two cells a block.
+#[inline(always)]
+fn request(size: usize) -> usize {
+    if state::FOREIGN_ALLOCATOR.load(Relaxed) { size.max(17) } else { size }
+}
+
+#[inline(always)]
+fn usable(addr: usize) -> usize {
+    if state::FOREIGN_ALLOCATOR.load(Relaxed) {
+        return real::usable_size(addr);
+    }
+    // SAFETY: glibc's malloc has just returned `addr`; the word before it is the chunk's size and flags.
+    let header = unsafe { *((addr - 8) as *const usize) };
+    // An mmapped chunk (flag 2) has its own footer less: 16 bytes of overhead instead of 8.
+    (header & !7) - if header & 2 != 0 { 16 } else { 8 }
+}
+
+/// Enters a new block. `addr` is 0 where the real call failed.
+#[inline(always)]
+fn born(addr: usize, size: usize, caller: Caller) -> usize {
+    if addr != 0 && state::on() {
+        track(addr, size, caller);
+    }
+    addr
+}
+
+#[inline(always)]
+fn track(addr: usize, size: usize, caller: Caller) {
+    let usable = usable(addr);
+    let Some(thread) = tls::current() else {
+        TRACKER.on_alloc(New { addr, size, usable, family: Family::Malloc, stack: None, sampled: false, tid: 0 });
+        return;
+    };
+    let (caller, family) = match thread.operator.take() {
+        None => (caller, Family::Malloc),
+        // The note of an operator new that has called us: its caller's frame is near above ours. Any other note is stale:
+        // an operator new of the program's own that did not allocate.
+        Some(operator) if !operator.deletes && operator.sp > caller.sp && operator.sp - caller.sp < 512 => {
+            (Caller { sp: operator.sp, fp: operator.fp }, operator.family)
+        }
+        Some(_) => (caller, Family::Malloc),
+    };
+    let mean = state::SAMPLE.load(Relaxed);
+    let sampled = mean != 0 && {
+        let mut sampler = thread.sampler.get();
+        let sampled = sampler.sample(size, mean, core::ptr::from_ref(thread) as u64);
+        thread.sampler.set(sampler);
+        sampled
+    };
+    let stack = if mean == 0 || sampled { stack(thread, caller) } else { None };
+    let tid = thread.tid.load(Relaxed);
+    TRACKER.on_alloc(New { addr, size, usable, family, stack, sampled, tid });
+    let ticks = thread.ticks.get().wrapping_sub(1);
+    thread.ticks.set(ticks);
+    if ticks == 0 {
+        thread.ticks.set(trigger::TICKS);
+        trigger::tick();
+    }
+}
+
+#[inline(always)]
+fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
+    if thread.walking.replace(true) {
+        return None;
+    }
+    // SAFETY: `caller.sp` is the stack pointer at our entry, where the call instruction has put the return address.
+    let pc = unsafe { *(caller.sp as *const usize) };
+    let start = Start { pc, sp: caller.sp + 8, fp: caller.fp };
+    let depth = state::DEPTH.load(Relaxed) as usize;
+    // SAFETY: `walking` keeps every other user of this thread's buffer away.
+    let trace: &mut Trace = unsafe { &mut *thread.trace.as_ptr() };
+    // SAFETY: `start` is the state of our caller, whose frame is live until we return.
+    unsafe { UNWINDER.walk(start, thread.stack.get(), depth.min(MAX_DEPTH), &thread.nodes, trace) };
+    let id = match thread.remembered(trace.hash) {
+        Some(id) => StackId::new(id),
+        None => {
+            let id = TRACKER.depot.intern(trace.hash, trace.frames());
+            if let Some(id) = id {
+                thread.remember(trace.hash, id.get());
+            }
+            id
+        }
+    };
+    if state::UNWIND_CHECK.load(Relaxed) != 0 {
+        crate::check::compare(pc, caller.sp + 8, trace);
+    }
+    thread.walking.set(false);
+    id
+}
+
+pub extern "C" fn malloc(size: usize, sp: usize, fp: usize) -> usize {
+    born(real::malloc(request(size)), size, Caller { sp, fp })
+}
+
+pub extern "C" fn calloc(count: usize, size: usize, sp: usize, fp: usize) -> usize {
+    let Some(total) = count.checked_mul(size) else { return real::calloc(count, size) };
+    let addr = if total < 17 { real::calloc(1, request(total)) } else { real::calloc(count, size) };
+    born(addr, total, Caller { sp, fp })
+}
+
+pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usize {
+    if old == 0 {
+        return malloc(size, sp, fp);
+    }
+    if !state::on() {
+        return real::realloc(old, request(size));
+    }
+    let Some(cell) = TRACKER.live.get(old) else {
+        TRACKER.unknown.fetch_add(1, Relaxed);
+        return born(real::realloc(old, request(size)), size, Caller { sp, fp });
+    };
+    // Out of the map before the real call, after which the address may be another thread's; meanwhile a snapshot finds the
+    // block in `moving`.
+    let thread = tls::current();
+    if let Some(thread) = thread {
+        thread.moving.1.store(cell.0, Relaxed);
+        thread.moving.0.store(old, Relaxed);
+    }
+    TRACKER.live.take(old);
+    let new = if size == 0 { real::realloc(old, 0) } else { real::realloc(old, request(size)) };
+    if new == 0 && size != 0 {
+        TRACKER.live.set(old, cell);
+    }
+    born(new, size, Caller { sp, fp });
+    if let Some(thread) = thread {
+        thread.moving.0.store(0, Relaxed);
+    }
+    new
+}
+
+pub extern "C" fn reallocarray(old: usize, count: usize, size: usize, sp: usize, fp: usize) -> usize {
+    match count.checked_mul(size) {
+        Some(total) => realloc(old, total, sp, fp),
+        // More than there is: realloc refuses it and sets errno, as reallocarray would.
+        None => real::realloc(old, usize::MAX),
+    }
+}
+
+/// Takes a block out of the map before its real free.
+#[inline(always)]
+fn dies(addr: usize, sp: usize) {
+    if addr == 0 || !state::on() {
+        return;
+    }
+    let cell = TRACKER.on_free(addr);
+    if let Some(thread) = tls::current()
+        && let Some(operator) = thread.operator.take()
+        && operator.deletes
+        && operator.sp == sp
+        && let Some(cell) = cell
+    {
+        mismatch(cell, operator.family);
+    }
+}
+
+/// Counts a block that another family of functions frees than has made it.
+#[cold]
+fn mismatch(cell: Cell, freed_by: Family) {
+    if cell.family() != freed_by {
+        TRACKER.mismatched.fetch_add(1, Relaxed);
+    }
+}
+
+pub extern "C" fn free(addr: usize, sp: usize, _fp: usize) {
+    dies(addr, sp);
+    real::free(addr);
+}
+
+pub extern "C" fn free_sized(addr: usize, size: usize, sp: usize, _fp: usize) {
+    dies(addr, sp);
+    real::free_sized(addr, size);
+}
+
+pub extern "C" fn free_aligned_sized(addr: usize, align: usize, size: usize, sp: usize, _fp: usize) {
+    dies(addr, sp);
+    real::free_aligned_sized(addr, align, size);
+}
+
+/// # Safety
+/// `out` is what the program gave to posix_memalign.
+pub unsafe extern "C" fn posix_memalign(out: *mut usize, align: usize, size: usize, sp: usize, fp: usize) -> c_int {
+    let result = real::posix_memalign(out, align, request(size));
+    if result == 0 {
+        // SAFETY: posix_memalign has just written the block's address there.
+        born(unsafe { *out }, size, Caller { sp, fp });
+    }
+    result
+}
+
+pub extern "C" fn aligned_alloc(align: usize, size: usize, sp: usize, fp: usize) -> usize {
+    born(real::aligned_alloc(align, size), size, Caller { sp, fp })
+}
+
+pub extern "C" fn memalign(align: usize, size: usize, sp: usize, fp: usize) -> usize {
+    born(real::memalign(align, request(size)), size, Caller { sp, fp })
+}
+
+pub extern "C" fn valloc(size: usize, sp: usize, fp: usize) -> usize {
+    born(real::valloc(request(size)), size, Caller { sp, fp })
+}
+
+pub extern "C" fn pvalloc(size: usize, sp: usize, fp: usize) -> usize {
+    born(real::pvalloc(request(size)), size, Caller { sp, fp })
+}
+
+/// An operator new (`what` = its family) or delete (8 + the family of blocks that it is for) has been called; the real one
+/// is entered next, at the same stack pointer.
+pub extern "C" fn note_operator(what: u32, sp: usize, fp: usize) {
+    real::ready();
+    let family = match what & 7 {
+        1 => Family::New,
+        2 => Family::NewArray,
+        _ => Family::NewAligned,
+    };
+    let Some(thread) = tls::current() else { return };
+    let deletes = what & 8 != 0;
+    if let Some(outer) = thread.operator.get()
+        && outer.deletes == deletes
+        && outer.sp >= sp
+        && outer.sp - sp < 256
+    {
+        // The array and nothrow forms call the plain ones: the outer call is the program's.
+        return;
+    }
+    thread.operator.set(Some(tls::Operator { sp, fp, family, deletes }));
+}

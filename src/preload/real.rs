@@ -1,0 +1,242 @@
+//! The real functions: the next ones in the search order after ours.
+//!
+//! Resolved all at once by the first call that needs one, whichever that is; there is no initialisation to miss. While they
+//! are being resolved, dlsym itself may allocate: that is served by glibc's own `__libc_*`.
+#![allow(unsafe_code)] // calls foreign functions by address
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+unsafe extern "C" {
+    fn __libc_malloc(size: usize) -> *mut c_void;
+    fn __libc_calloc(count: usize, size: usize) -> *mut c_void;
+    fn __libc_realloc(ptr: *mut c_void, size: usize) -> *mut c_void;
+    fn __libc_memalign(align: usize, size: usize) -> *mut c_void;
+    fn __libc_free(ptr: *mut c_void);
+    fn dlopen(file: *const c_char, mode: c_int) -> *mut c_void;
+    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+
+const NEXT: *mut c_void = -1isize as *mut c_void;
+
+static RESOLVED: AtomicU8 = AtomicU8::new(0);
+
+/// The address of the next definition of `name`, 0 if there is none.
+pub fn next(name: &CStr) -> usize {
+    // SAFETY: dlsym reads the name; RTLD_NEXT means the objects after the one that calls, which is ours.
+    unsafe { dlsym(NEXT, name.as_ptr()) as usize }
+}
+
+macro_rules! functions {
+    ($($slot:ident, $symbol:literal $(, $initial:path)?;)+) => {
+        /// Every slot and its symbol.
+        static ALL: &[(&AtomicUsize, &CStr)] = &[$((&$slot, name(concat!($symbol, "\0")))),+];
+        $(
+            #[doc = concat!("Address of the real `", $symbol, "`.")]
+            pub static $slot: AtomicUsize = AtomicUsize::new(0);
+        )+
+        fn resolve_all() {
+            // Until dlsym has answered, what it allocates itself goes straight to glibc.
+            $($($slot.store($initial as *const () as usize, Relaxed);)?)+
+            for (slot, name) in ALL {
+                match next(name) {
+                    0 => {}
+                    address => slot.store(address, Relaxed),
+                }
+            }
+        }
+    };
+}
+
+const fn name(bytes: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(bytes.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => c"",
+    }
+}
+
+functions! {
+    MALLOC, "malloc", __libc_malloc;
+    CALLOC, "calloc", __libc_calloc;
+    REALLOC, "realloc", __libc_realloc;
+    MEMALIGN, "memalign", __libc_memalign;
+    FREE, "free", __libc_free;
+    POSIX_MEMALIGN, "posix_memalign";
+    ALIGNED_ALLOC, "aligned_alloc";
+    VALLOC, "valloc";
+    PVALLOC, "pvalloc";
+    MALLOC_USABLE_SIZE, "malloc_usable_size";
+    FREE_SIZED, "free_sized";
+    FREE_ALIGNED_SIZED, "free_aligned_sized";
+    PTHREAD_CREATE, "pthread_create";
+    DLCLOSE, "dlclose";
+    UNDERSCORE_EXIT, "_exit";
+    SBRK, "sbrk";
+    DL_FIND_OBJECT, "_dl_find_object";
+    NEW, "_Znwm";
+    NEW_NOTHROW, "_ZnwmRKSt9nothrow_t";
+    NEW_ARRAY, "_Znam";
+    NEW_ARRAY_NOTHROW, "_ZnamRKSt9nothrow_t";
+    NEW_ALIGNED, "_ZnwmSt11align_val_t";
+    NEW_ALIGNED_NOTHROW, "_ZnwmSt11align_val_tRKSt9nothrow_t";
+    NEW_ARRAY_ALIGNED, "_ZnamSt11align_val_t";
+    NEW_ARRAY_ALIGNED_NOTHROW, "_ZnamSt11align_val_tRKSt9nothrow_t";
+    DELETE, "_ZdlPv";
+    DELETE_SIZED, "_ZdlPvm";
+    DELETE_NOTHROW, "_ZdlPvRKSt9nothrow_t";
+    DELETE_ARRAY, "_ZdaPv";
+    DELETE_ARRAY_SIZED, "_ZdaPvm";
+    DELETE_ARRAY_NOTHROW, "_ZdaPvRKSt9nothrow_t";
+    DELETE_ALIGNED, "_ZdlPvSt11align_val_t";
+    DELETE_SIZED_ALIGNED, "_ZdlPvmSt11align_val_t";
+    DELETE_ALIGNED_NOTHROW, "_ZdlPvSt11align_val_tRKSt9nothrow_t";
+    DELETE_ARRAY_ALIGNED, "_ZdaPvSt11align_val_t";
+    DELETE_ARRAY_SIZED_ALIGNED, "_ZdaPvmSt11align_val_t";
+    DELETE_ARRAY_ALIGNED_NOTHROW, "_ZdaPvSt11align_val_tRKSt9nothrow_t";
+}
+
+/// The C++ operator of `slot`, whose library was loaded after us and out of our sight (by a dlopen with RTLD_LOCAL).
+pub extern "C" fn late(slot: &'static AtomicUsize) -> usize {
+    const NOW_AND_ONLY_IF_LOADED: c_int = 2 | 4;
+    let Some((_, name)) = ALL.iter().find(|(other, _)| core::ptr::eq(*other, slot)) else { return 0 };
+    for library in [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"] {
+        // SAFETY: dlopen and dlsym read the names. The handle is kept: the address must stay good.
+        let found = unsafe {
+            let handle = dlopen(library.as_ptr(), NOW_AND_ONLY_IF_LOADED);
+            if handle.is_null() { continue } else { dlsym(handle, name.as_ptr()) as usize }
+        };
+        if found != 0 {
+            slot.store(found, Relaxed);
+            return found;
+        }
+    }
+    // A C++ runtime of another name, loaded out of our sight: do what operator new and delete do at their plainest.
+    if name.to_bytes().starts_with(b"_Zd") { plain_delete as *const () as usize } else { plain_new as *const () as usize }
+}
+
+extern "C" fn plain_new(size: usize) -> usize {
+    malloc(size.max(17))
+}
+
+extern "C" fn plain_delete(ptr: usize) {
+    free(ptr);
+}
+
+/// Makes sure that the real functions are known.
+#[inline(always)]
+pub fn ready() {
+    if RESOLVED.load(Acquire) != 2 {
+        resolve();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn resolve() {
+    // A nested call, from inside dlsym, goes on with what is there already.
+    if RESOLVED.compare_exchange(0, 1, Acquire, Relaxed).is_ok() {
+        resolve_all();
+        RESOLVED.store(2, Release);
+    }
+}
+
+/// Whether the blocks come from glibc's malloc, whose chunk headers we may read.
+pub fn is_glibc() -> bool {
+    MALLOC.load(Relaxed) == __libc_malloc as *const () as usize
+}
+
+macro_rules! call {
+    ($slot:ident, fn($($arg:ident: $ty:ty),*) -> $out:ty) => {{
+        ready();
+        // SAFETY: the slot holds the address of the function of that name, whose C prototype this is.
+        let function = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn($($ty),*) -> $out>($slot.load(Relaxed)) };
+        // SAFETY: the program gave these arguments.
+        unsafe { function($($arg),*) }
+    }};
+}
+
+#[inline(always)]
+pub fn malloc(size: usize) -> usize {
+    call!(MALLOC, fn(size: usize) -> usize)
+}
+#[inline(always)]
+pub fn calloc(count: usize, size: usize) -> usize {
+    call!(CALLOC, fn(count: usize, size: usize) -> usize)
+}
+#[inline(always)]
+pub fn realloc(ptr: usize, size: usize) -> usize {
+    call!(REALLOC, fn(ptr: usize, size: usize) -> usize)
+}
+#[inline(always)]
+pub fn free(ptr: usize) {
+    call!(FREE, fn(ptr: usize) -> ())
+}
+pub fn memalign(align: usize, size: usize) -> usize {
+    call!(MEMALIGN, fn(align: usize, size: usize) -> usize)
+}
+pub fn posix_memalign(out: *mut usize, align: usize, size: usize) -> c_int {
+    call!(POSIX_MEMALIGN, fn(out: *mut usize, align: usize, size: usize) -> c_int)
+}
+pub fn aligned_alloc(align: usize, size: usize) -> usize {
+    call!(ALIGNED_ALLOC, fn(align: usize, size: usize) -> usize)
+}
+pub fn valloc(size: usize) -> usize {
+    call!(VALLOC, fn(size: usize) -> usize)
+}
+pub fn pvalloc(size: usize) -> usize {
+    call!(PVALLOC, fn(size: usize) -> usize)
+}
+/// Usable size by the allocator's own function. 0 if it has none.
+pub fn usable_size(ptr: usize) -> usize {
+    if MALLOC_USABLE_SIZE.load(Relaxed) == 0 {
+        return 0;
+    }
+    call!(MALLOC_USABLE_SIZE, fn(ptr: usize) -> usize)
+}
+pub fn pthread_create(thread: usize, attr: usize, start: usize, argument: usize) -> c_int {
+    call!(PTHREAD_CREATE, fn(thread: usize, attr: usize, start: usize, argument: usize) -> c_int)
+}
+pub fn dlclose(handle: usize) -> c_int {
+    call!(DLCLOSE, fn(handle: usize) -> c_int)
+}
+pub fn sbrk(increment: isize) -> usize {
+    call!(SBRK, fn(increment: isize) -> usize)
+}
+pub fn underscore_exit(status: c_int) {
+    call!(UNDERSCORE_EXIT, fn(status: c_int) -> ())
+}
+/// C23's `free_sized` where the allocator has it, else `free`.
+pub fn free_sized(ptr: usize, size: usize) {
+    if FREE_SIZED.load(Relaxed) == 0 {
+        return free(ptr);
+    }
+    call!(FREE_SIZED, fn(ptr: usize, size: usize) -> ())
+}
+pub fn free_aligned_sized(ptr: usize, align: usize, size: usize) {
+    if FREE_ALIGNED_SIZED.load(Relaxed) == 0 {
+        return free(ptr);
+    }
+    call!(FREE_ALIGNED_SIZED, fn(ptr: usize, align: usize, size: usize) -> ())
+}
+
+/// `struct dl_find_object` of <dlfcn.h>.
+#[repr(C)]
+#[derive(Default)]
+struct Found {
+    flags: u64,
+    map: [usize; 2],
+    link_map: usize,
+    eh_frame: usize,
+    reserved: [u64; 7],
+}
+
+/// The loaded file at an address, by glibc's lock-free lookup (2.35 and later).
+pub fn find_object(pc: usize) -> Option<leakscan_engine::unwind::Object> {
+    let mut found = Found::default();
+    if DL_FIND_OBJECT.load(Relaxed) == 0 {
+        return None;
+    }
+    let out = &raw mut found as usize;
+    let missing = call!(DL_FIND_OBJECT, fn(pc: usize, out: usize) -> c_int) != 0;
+    (!missing).then_some(leakscan_engine::unwind::Object { eh_frame_hdr: found.eh_frame, end: found.map[1] })
+}

@@ -1,0 +1,198 @@
+//! The exported names on x86-64: each hands its own stack pointer and rbp on and jumps, so that unwinding starts in the
+//! caller with exact registers and none of our frames. The one thread word is here too, since stable Rust has no
+//! initial-exec thread-locals.
+
+use core::arch::{asm, global_asm};
+
+// The thread word: 8 bytes of initial-exec TLS. An initial-exec read is two instructions; a `thread_local!` in a cdylib
+// calls __tls_get_addr, which may allocate.
+global_asm!(
+    ".section .tbss.leakscan_thread,\"awT\",@nobits",
+    ".p2align 3",
+    ".type leakscan_thread_word,@object",
+    ".hidden leakscan_thread_word",
+    ".globl leakscan_thread_word",
+    "leakscan_thread_word:",
+    ".zero 8",
+    ".size leakscan_thread_word, 8",
+    ".text",
+);
+
+/// Reads the thread word.
+#[inline(always)]
+pub fn thread_word() -> usize {
+    let value: usize;
+    // SAFETY: reads this thread's own word; fs is the thread pointer whenever code of a dynamic program runs.
+    unsafe {
+        asm!("mov {v}, qword ptr [rip + leakscan_thread_word@GOTTPOFF]", "mov {v}, qword ptr fs:[{v}]",
+            v = out(reg) value, options(nostack, readonly, preserves_flags));
+    }
+    value
+}
+
+/// Writes the thread word.
+#[inline(always)]
+pub fn set_thread_word(value: usize) {
+    // SAFETY: as in `thread_word`.
+    unsafe {
+        asm!("mov {t}, qword ptr [rip + leakscan_thread_word@GOTTPOFF]", "mov qword ptr fs:[{t}], {v}",
+            t = out(reg) _, v = in(reg) value, options(nostack, preserves_flags));
+    }
+}
+
+/// The thread pointer: on x86-64 the thread control block, at the top of a pthread's stack.
+#[inline(always)]
+pub fn thread_pointer() -> usize {
+    let value: usize;
+    // SAFETY: word 0 of the control block holds its own address (the ABI's TLS layout).
+    unsafe { asm!("mov {}, fs:[0]", out(reg) value, options(nostack, readonly, preserves_flags)) };
+    value
+}
+
+macro_rules! export {
+    ($($name:literal => $target:path, $sp:literal, $fp:literal;)+) => {
+        $(global_asm!(
+            concat!(".globl ", $name), concat!(".type ", $name, ",@function"), ".p2align 4", concat!($name, ":"),
+            ".cfi_startproc",
+            concat!("mov ", $sp, ", rsp"), concat!("mov ", $fp, ", rbp"), "jmp {target}",
+            ".cfi_endproc", concat!(".size ", $name, ", . - ", $name),
+            target = sym $target
+        );)+
+    };
+}
+
+use crate::interpose as to;
+
+// name => entered function, the argument registers that take the stack pointer and rbp (those after the real arguments).
+export! {
+    "malloc" => to::malloc, "rsi", "rdx";
+    "calloc" => to::calloc, "rdx", "rcx";
+    "realloc" => to::realloc, "rdx", "rcx";
+    "reallocarray" => to::reallocarray, "rcx", "r8";
+    "free" => to::free, "rsi", "rdx";
+    "cfree" => to::free, "rsi", "rdx";
+    "free_sized" => to::free_sized, "rdx", "rcx";
+    "free_aligned_sized" => to::free_aligned_sized, "rcx", "r8";
+    "posix_memalign" => to::posix_memalign, "rcx", "r8";
+    "aligned_alloc" => to::aligned_alloc, "rdx", "rcx";
+    "memalign" => to::memalign, "rdx", "rcx";
+    "valloc" => to::valloc, "rsi", "rdx";
+    "pvalloc" => to::pvalloc, "rsi", "rdx";
+}
+
+/// operator new: notes from where it was called, and jumps to the real one, which calls malloc or aligned_alloc, where the
+/// note is used. No frame of ours stands in between, so exceptions, new_handler and a program's own operator new are as
+/// without us. rax is free at a function's entry for non-variadic functions.
+macro_rules! export_new {
+    ($($name:literal, $real:ident, $family:literal;)+) => {
+        $(global_asm!(
+            concat!(".globl ", $name), concat!(".type ", $name, ",@function"), ".p2align 4", concat!($name, ":"),
+            ".cfi_startproc",
+            "mov r10, rsp", "mov r11, rbp", concat!("mov eax, ", $family), "call {note}",
+            "mov rax, qword ptr [rip + {real}]", "test rax, rax", "jnz 2f",
+            "lea rax, [rip + {real}]", "call {late}",
+            "2:", "jmp rax",
+            ".cfi_endproc", concat!(".size ", $name, ", . - ", $name),
+            note = sym note_operator,
+            late = sym late_operator,
+            real = sym crate::real::$real
+        );)+
+    };
+}
+
+export_new! {
+    "_Znwm", NEW, "1";
+    "_ZnwmRKSt9nothrow_t", NEW_NOTHROW, "1";
+    "_Znam", NEW_ARRAY, "2";
+    "_ZnamRKSt9nothrow_t", NEW_ARRAY_NOTHROW, "2";
+    "_ZnwmSt11align_val_t", NEW_ALIGNED, "3";
+    "_ZnwmSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED_NOTHROW, "3";
+    "_ZnamSt11align_val_t", NEW_ARRAY_ALIGNED, "3";
+    "_ZnamSt11align_val_tRKSt9nothrow_t", NEW_ARRAY_ALIGNED_NOTHROW, "3";
+    "_ZdlPv", DELETE, "9";
+    "_ZdlPvm", DELETE_SIZED, "9";
+    "_ZdlPvRKSt9nothrow_t", DELETE_NOTHROW, "9";
+    "_ZdaPv", DELETE_ARRAY, "10";
+    "_ZdaPvm", DELETE_ARRAY_SIZED, "10";
+    "_ZdaPvRKSt9nothrow_t", DELETE_ARRAY_NOTHROW, "10";
+    "_ZdlPvSt11align_val_t", DELETE_ALIGNED, "11";
+    "_ZdlPvmSt11align_val_t", DELETE_SIZED_ALIGNED, "11";
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t", DELETE_ALIGNED_NOTHROW, "11";
+    "_ZdaPvSt11align_val_t", DELETE_ARRAY_ALIGNED, "11";
+    "_ZdaPvmSt11align_val_t", DELETE_ARRAY_SIZED_ALIGNED, "11";
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t", DELETE_ARRAY_ALIGNED_NOTHROW, "11";
+}
+
+/// Keeps the three argument registers, and calls `to::note_operator(family, sp, rbp)`.
+#[unsafe(naked)]
+unsafe extern "C" fn note_operator() {
+    core::arch::naked_asm!(
+        "push rdi", "push rsi", "push rdx", "sub rsp, 8",
+        // Alignment: the operator's entry has sp = 8 mod 16, the call to here makes it 0, three pushes and 8 keep it 0.
+        "mov edi, eax", "mov rsi, r10", "mov rdx, r11", "call {note}",
+        "add rsp, 8", "pop rdx", "pop rsi", "pop rdi", "ret",
+        note = sym to::note_operator
+    )
+}
+
+/// Keeps the three argument registers, and calls `real::late(rax)`, whose result stays in rax.
+#[unsafe(naked)]
+unsafe extern "C" fn late_operator() {
+    core::arch::naked_asm!(
+        "push rdi", "push rsi", "push rdx", "sub rsp, 8",
+        "mov rdi, rax", "call {late}",
+        "add rsp, 8", "pop rdx", "pop rsi", "pop rdi", "ret",
+        late = sym crate::real::late
+    )
+}
+
+/// Calls `function(argument, registers)`, where `registers` points to the seven words rbx, rbp, r12 to r15 and the stack
+/// pointer as they are at this call: what a conservative scan of the calling thread must see.
+///
+/// # Safety
+/// As for `function`.
+#[unsafe(naked)]
+pub unsafe extern "C" fn with_registers(argument: usize, function: unsafe extern "C" fn(usize, *const usize)) {
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "mov rax, rsi",
+        "lea rdx, [rsp + 8]",
+        "push rdx", ".cfi_adjust_cfa_offset 8",
+        "push r15", ".cfi_adjust_cfa_offset 8",
+        "push r14", ".cfi_adjust_cfa_offset 8",
+        "push r13", ".cfi_adjust_cfa_offset 8",
+        "push r12", ".cfi_adjust_cfa_offset 8",
+        "push rbp", ".cfi_adjust_cfa_offset 8",
+        "push rbx", ".cfi_adjust_cfa_offset 8",
+        "mov rsi, rsp",
+        "call rax",
+        "add rsp, 56", ".cfi_adjust_cfa_offset -56",
+        "ret",
+        ".cfi_endproc",
+    )
+}
+/// Words that [`with_registers`] hands over; the last is the stack pointer.
+pub const KEPT_REGISTERS: usize = 7;
+
+/// Starts `entry(argument)` as a process that shares our memory (CLONE_VM), on a stack of its own. Gives its pid.
+///
+/// # Safety
+/// `stack_top` is the end of mapped memory that nothing else uses until the process has ended; `entry` uses no thread-local
+/// state and never returns.
+pub unsafe fn clone_sharing(flags: usize, stack_top: usize, entry: extern "C" fn(usize) -> !, argument: usize) -> isize {
+    let result;
+    // SAFETY: the child starts with the given stack, loses every register but those moved here, and enters `entry` with an
+    // aligned stack; the parent goes on behind the call.
+    unsafe {
+        asm!(
+            "syscall", "test rax, rax", "jnz 2f",
+            "xor ebp, ebp", "mov rdi, r12", "and rsp, -16", "call r13", "ud2",
+            "2:",
+            inlateout("rax") leakscan_engine::sys::nr::CLONE as isize => result,
+            in("rdi") flags, in("rsi") stack_top, in("rdx") 0, in("r10") 0, in("r8") 0,
+            in("r12") argument, in("r13") entry,
+            lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    result
+}

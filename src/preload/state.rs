@@ -1,0 +1,47 @@
+//! The process's one tracker, and the settings that the hot path reads.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use leakscan_engine::record::Tracker;
+use leakscan_engine::unwind::Unwinder;
+
+pub static TRACKER: Tracker = Tracker::new();
+pub static UNWINDER: Unwinder = Unwinder::new();
+
+/// Mean bytes between samples; 0: the stack of every block.
+pub static SAMPLE: AtomicU64 = AtomicU64::new(0);
+pub static DEPTH: AtomicU32 = AtomicU32::new(64);
+pub static UNWIND_CHECK: AtomicU64 = AtomicU64::new(0);
+/// The blocks are not glibc's: chunk headers are not ours to read.
+pub static FOREIGN_ALLOCATOR: AtomicBool = AtomicBool::new(false);
+
+const OFF: u8 = 0;
+const STARTING: u8 = 1;
+const ON: u8 = 2;
+const FAILED: u8 = 3;
+static STATE: AtomicU8 = AtomicU8::new(OFF);
+
+/// Whether blocks are tracked; the first call starts the tracker.
+#[inline(always)]
+pub fn on() -> bool {
+    STATE.load(Acquire) == ON || start()
+}
+
+#[cold]
+#[inline(never)]
+fn start() -> bool {
+    if STATE.compare_exchange(OFF, STARTING, Acquire, Relaxed).is_err() {
+        // Another thread, or this one further up, is at it, or there was no memory for it.
+        return false;
+    }
+    crate::real::ready();
+    FOREIGN_ALLOCATOR.store(!crate::real::is_glibc(), Relaxed);
+    UNWINDER.set_find(crate::real::find_object);
+    let started = TRACKER.live.init();
+    STATE.store(if started { ON } else { FAILED }, Release);
+    started
+}
+
+/// Whether the tracker had no memory to start.
+pub fn failed() -> bool {
+    STATE.load(Relaxed) == FAILED
+}

@@ -1,0 +1,209 @@
+//! Thread state: one word of initial-exec TLS, which points to a mapped block of our own.
+//!
+//! The word is 0 in a thread that has not allocated yet and [`GONE`] in one whose destructors have run. Blocks are recycled
+//! by a pthread key's destructor, in slabs, and never unmapped.
+#![allow(unsafe_code)] // hands out the calling thread's block as a reference
+
+use crate::shims::{set_thread_word, thread_pointer, thread_word};
+use core::cell::Cell;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use leakscan_engine::arena::{self, Zeroed};
+use leakscan_engine::lock::Lock;
+use leakscan_engine::record::live_map::Family;
+use leakscan_engine::record::sampler::Sampler;
+use leakscan_engine::sys;
+use leakscan_engine::unwind::OwnStack;
+use leakscan_engine::unwind::walk::{NodeCache, Trace};
+
+const GONE: usize = 1;
+const SLAB: usize = 16;
+/// Remembered stacks per thread (hash and id, 16 bytes each).
+const IDS: usize = 512;
+
+/// From where an operator new or delete was called, until its malloc or free is entered.
+#[derive(Clone, Copy)]
+pub struct Operator {
+    pub sp: usize,
+    pub fp: usize,
+    pub family: Family,
+    pub deletes: bool,
+}
+
+/// One thread's state. Only its own thread changes it; the snapshot child reads `tid` and `moving`.
+#[repr(C)]
+pub struct Thread {
+    /// The walk's buffers are in use: a signal handler that allocates meanwhile gets no stack.
+    pub walking: Cell<bool>,
+    /// Calls until the clock is looked at.
+    pub ticks: Cell<u32>,
+    pub tid: AtomicU32,
+    pub stack: Cell<OwnStack>,
+    pub operator: Cell<Option<Operator>>,
+    /// The block that realloc is moving, and its cell; 0: none.
+    pub moving: (AtomicUsize, AtomicU32),
+    pub sampler: Cell<Sampler>,
+    pub trace: Cell<Trace>,
+    ids: [Cell<(u64, u32)>; IDS],
+    pub nodes: NodeCache,
+    rounds: Cell<u32>,
+    /// The next block in the list of free ones.
+    next: Cell<usize>,
+}
+
+// SAFETY: all fields are valid when zero (`Option<Operator>` by the layout check below; `false`, 0 and empty otherwise).
+unsafe impl Zeroed for Thread {}
+
+impl Thread {
+    /// The id remembered for a stack's hash.
+    #[inline]
+    pub fn remembered(&self, hash: u64) -> Option<u32> {
+        let (known, id) = self.ids[(hash >> 32) as usize % IDS].get();
+        (known == hash && id != 0).then_some(id)
+    }
+    #[inline]
+    pub fn remember(&self, hash: u64, id: u32) {
+        self.ids[(hash >> 32) as usize % IDS].set((hash, id));
+    }
+}
+
+/// All blocks ever made, for the snapshot child, and the free ones.
+struct Pool {
+    free: usize,
+    slabs: [usize; 1024],
+    used: usize,
+}
+
+static POOL: Lock<Pool> =
+    Lock::from_raw(<leakscan_engine::lock::RawFutex as lock_api::RawMutex>::INIT, Pool { free: 0, slabs: [0; 1024], used: 0 });
+static KEY: AtomicU32 = AtomicU32::new(u32::MAX);
+
+unsafe extern "C" {
+    fn pthread_key_create(key: *mut u32, destructor: Option<unsafe extern "C" fn(*mut c_void)>) -> c_int;
+    fn pthread_setspecific(key: u32, value: *const c_void) -> c_int;
+    static __libc_stack_end: usize;
+}
+
+/// The calling thread's block, made on its first call. `None` at the very end of a thread, or without memory.
+#[inline(always)]
+pub fn current() -> Option<&'static Thread> {
+    match thread_word() {
+        0 => first(),
+        GONE => None,
+        // SAFETY: the word holds the address of this thread's block; blocks are never unmapped.
+        block => Some(unsafe { &*(block as *const Thread) }),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn first() -> Option<&'static Thread> {
+    // Until the block stands, calls that come in between (setspecific may allocate, a signal may) go without one.
+    set_thread_word(GONE);
+    let Some(thread) = take_block() else {
+        set_thread_word(0);
+        return None;
+    };
+    let tid = sys::gettid();
+    thread.tid.store(tid, Relaxed);
+    thread.stack.set(guess_stack(tid));
+    thread.ticks.set(crate::trigger::TICKS);
+    thread.rounds.set(0);
+    arm(thread);
+    set_thread_word(core::ptr::from_ref(thread) as usize);
+    Some(thread)
+}
+
+/// The calling thread's stack as far as it is known without asking glibc (which holds a lock where threads start).
+fn guess_stack(tid: u32) -> OwnStack {
+    let here = core::ptr::from_ref(&tid) as usize;
+    if tid == sys::getpid() {
+        // SAFETY: ld.so sets it before any code of ours runs.
+        let high = unsafe { __libc_stack_end };
+        return OwnStack { low: high.saturating_sub(sys::stack_limit().min(64 << 20)), high };
+    }
+    let high = thread_pointer();
+    OwnStack { low: here.saturating_sub(256 << 10), high }
+}
+
+fn take_block() -> Option<&'static Thread> {
+    let mut pool = POOL.lock();
+    if pool.free == 0 {
+        let slab = arena::zeroed::<Thread>(SLAB)?;
+        let used = pool.used;
+        *pool.slabs.get_mut(used)? = slab.as_ptr() as usize;
+        pool.used += 1;
+        for thread in slab.iter() {
+            thread.next.set(pool.free);
+            pool.free = core::ptr::from_ref(thread) as usize;
+        }
+    }
+    // SAFETY: the list holds addresses of blocks in slabs that stay mapped.
+    let thread = unsafe { &*(pool.free as *const Thread) };
+    pool.free = thread.next.get();
+    Some(thread)
+}
+
+/// Sees to it that the block comes back when the thread ends, as late as the key's destructor can.
+fn arm(thread: &'static Thread) {
+    let key = KEY.load(Relaxed);
+    if key != u32::MAX {
+        // SAFETY: the key was made by pthread_key_create; the value is only handed to our destructor.
+        unsafe { pthread_setspecific(key, core::ptr::from_ref(thread).cast()) };
+    }
+}
+
+unsafe extern "C" fn thread_ends(value: *mut c_void) {
+    // SAFETY: the value that `arm` set: this thread's block.
+    let thread = unsafe { &*value.cast::<Thread>() };
+    // Other destructors may allocate after us; come again while pthreads lets us (PTHREAD_DESTRUCTOR_ITERATIONS is 4).
+    thread.rounds.set(thread.rounds.get() + 1);
+    if thread.rounds.get() < 3 {
+        return arm(thread);
+    }
+    set_thread_word(GONE);
+    thread.tid.store(0, Relaxed);
+    let mut pool = POOL.lock();
+    thread.next.set(pool.free);
+    pool.free = core::ptr::from_ref(thread) as usize;
+}
+
+/// Makes the key whose destructor recycles blocks. Called once, from the constructor.
+pub fn init() {
+    let mut key = u32::MAX;
+    // SAFETY: the destructor is a plain function that lives as long as the library.
+    if unsafe { pthread_key_create(&raw mut key, Some(thread_ends)) } == 0 {
+        KEY.store(key, Relaxed);
+        if let Some(thread) = current() {
+            arm(thread);
+        }
+    }
+}
+
+/// Blocks that realloc is moving in some thread at this moment. For the snapshot child, which takes no lock.
+pub fn moving() -> impl Iterator<Item = (usize, u32)> {
+    // SAFETY: nobody writes in the child; the parent's lock may be held by a thread that is not here.
+    let pool = unsafe { &*POOL.data_ptr() };
+    pool.slabs[..pool.used.min(pool.slabs.len())].iter().flat_map(|slab| {
+        // SAFETY: a slab holds SLAB blocks and stays mapped.
+        let threads = unsafe { core::slice::from_raw_parts(*slab as *const Thread, SLAB) };
+        threads.iter().map(|thread| (thread.moving.0.load(Relaxed), thread.moving.1.load(Relaxed))).filter(|moving| moving.0 != 0)
+    })
+}
+
+/// Holds the pool over a fork.
+pub fn before_fork() {
+    core::mem::forget(POOL.lock());
+}
+
+/// Gives it back.
+///
+/// # Safety
+/// Pairs with [`before_fork`] in the thread that forked.
+pub unsafe fn after_fork() {
+    // SAFETY: `before_fork` left it locked by this thread.
+    unsafe { POOL.force_unlock() };
+    if let Some(thread) = current() {
+        thread.tid.store(sys::gettid(), Relaxed);
+    }
+}
