@@ -72,7 +72,7 @@ pub struct Frame {
 }
 
 /// Where a leak was allocated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stack {
     /// Counts in [`Report::stacks`].
     Known(usize),
@@ -95,7 +95,7 @@ pub struct Leak {
     pub indirect_bytes: u64,
     /// The number of the first scan that has this kind and stack, in whatever status.
     pub first_scan: u32,
-    /// Against the scan before; 0 in the first scan's own rows only if nothing leaked.
+    /// Against the scan before; in the first scan, against nothing.
     pub delta: Change,
     /// Against the first scan of the file.
     pub growth: Change,
@@ -205,7 +205,7 @@ struct Builder {
     /// The file's stack number -> place in [`Report::stacks`].
     stacks: HashMap<u32, usize>,
     history: HashMap<(Kind, u32), History>,
-    /// Numbers of the scans that are in `history`, in order.
+    /// How many scans are in `history`.
     scans: usize,
 }
 

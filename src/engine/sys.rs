@@ -205,3 +205,26 @@ pub fn stack_limit() -> usize {
     let _ = unsafe { call(nr::PRLIMIT64, [0, STACK, 0, limits.as_mut_ptr() as usize, 0, 0]) };
     limits[0]
 }
+
+/// The program's standard error. Never closed by us; a failed write is nobody's concern.
+#[derive(Clone, Copy, Debug)]
+pub struct Stderr;
+
+impl Stderr {
+    pub fn write(self, text: &[u8]) {
+        // SAFETY: the kernel only reads the text.
+        let _ = unsafe { call(nr::WRITE, [2, text.as_ptr() as usize, text.len(), 0, 0, 0]) };
+    }
+    pub fn write_decimal(self, mut value: u64) {
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (value % 10) as u8;
+            value /= 10;
+            if value == 0 {
+                return self.write(&digits[at..]);
+            }
+        }
+    }
+}

@@ -71,7 +71,8 @@ extern "C" fn collect(context: *mut c_void, state: *mut State) -> c_int {
     let mut before = 0;
     // SAFETY: `GET_IP` holds the address of _Unwind_GetIPInfo, whose prototype this is.
     let ip = unsafe {
-        let get = core::mem::transmute::<usize, unsafe extern "C" fn(*mut c_void, *mut c_int) -> usize>(GET_IP.load(Relaxed));
+        let get =
+            core::mem::transmute::<usize, unsafe extern "C" fn(*mut c_void, *mut c_int) -> usize>(GET_IP.load(Relaxed));
         get(context, &raw mut before)
     };
     state.started |= ip == state.first;

@@ -111,7 +111,11 @@ pub extern "C" fn late(slot: &'static AtomicUsize) -> usize {
         }
     }
     // A C++ runtime of another name, loaded out of our sight: do what operator new and delete do at their plainest.
-    if name.to_bytes().starts_with(b"_Zd") { plain_delete as *const () as usize } else { plain_new as *const () as usize }
+    if name.to_bytes().starts_with(b"_Zd") {
+        plain_delete as *const () as usize
+    } else {
+        plain_new as *const () as usize
+    }
 }
 
 extern "C" fn plain_new(size: usize) -> usize {

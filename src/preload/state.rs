@@ -1,6 +1,8 @@
 //! The process's one tracker, and the settings that the hot path reads.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use leakscan_engine::record::Tracker;
 use leakscan_engine::unwind::Unwinder;
 

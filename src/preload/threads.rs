@@ -111,7 +111,9 @@ fn own_stack() -> Option<OwnStack> {
 
 /// Arguments on their way to threads that are starting. For the snapshot child.
 pub fn in_flight() -> impl Iterator<Item = usize> {
-    all().filter(|record| record.state.load(Relaxed) == STARTING || record.argument.load(Relaxed) != 0).map(|record| record.argument.load(Relaxed))
+    all()
+        .filter(|record| record.state.load(Relaxed) == STARTING || record.argument.load(Relaxed) != 0)
+        .map(|record| record.argument.load(Relaxed))
 }
 
 /// Stacks of threads that have started: the range, the thread id, the control block. Some have ended.
@@ -121,4 +123,3 @@ pub fn stacks() -> impl Iterator<Item = (AddrRange, u32, usize)> {
         (range, record.tid.load(Relaxed), record.pointer.load(Relaxed))
     })
 }
-

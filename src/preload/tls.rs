@@ -74,8 +74,10 @@ struct Pool {
     used: usize,
 }
 
-static POOL: Lock<Pool> =
-    Lock::from_raw(<leakscan_engine::lock::RawFutex as lock_api::RawMutex>::INIT, Pool { free: 0, slabs: [0; 1024], used: 0 });
+static POOL: Lock<Pool> = Lock::from_raw(
+    <leakscan_engine::lock::RawFutex as lock_api::RawMutex>::INIT,
+    Pool { free: 0, slabs: [0; 1024], used: 0 },
+);
 static KEY: AtomicU32 = AtomicU32::new(u32::MAX);
 
 unsafe extern "C" {
@@ -187,7 +189,10 @@ pub fn moving() -> impl Iterator<Item = (usize, u32)> {
     pool.slabs[..pool.used.min(pool.slabs.len())].iter().flat_map(|slab| {
         // SAFETY: a slab holds SLAB blocks and stays mapped.
         let threads = unsafe { core::slice::from_raw_parts(*slab as *const Thread, SLAB) };
-        threads.iter().map(|thread| (thread.moving.0.load(Relaxed), thread.moving.1.load(Relaxed))).filter(|moving| moving.0 != 0)
+        threads
+            .iter()
+            .map(|thread| (thread.moving.0.load(Relaxed), thread.moving.1.load(Relaxed)))
+            .filter(|moving| moving.0 != 0)
     })
 }
 

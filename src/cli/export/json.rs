@@ -3,11 +3,12 @@
 //! Keys are only ever added: a reader ignores those that it does not know.
 
 use crate::args::View;
-use crate::model::{Leak, Report, Scan, Stack};
+use crate::model::{Leak, Report, Scan};
 use crate::select::{select, sum};
 use crate::symbolize::{Symbolizer, Trouble};
 use leakscan_report::{Kind, Status};
 use serde::Serialize;
+use std::collections::HashSet;
 
 #[derive(Serialize)]
 pub struct File {
@@ -185,19 +186,10 @@ fn row(report: &Report, leak: &Leak, last_scan: u32, symbolizer: &mut Symbolizer
 fn totals<'a>(leaks: impl Iterator<Item = &'a Leak>) -> Totals {
     let leaks: Vec<_> = leaks.collect();
     Totals {
-        stacks: stacks(&leaks),
+        stacks: leaks.iter().map(|leak| leak.stack).collect::<HashSet<_>>().len(),
         blocks: sum(leaks.iter().map(|leak| leak.blocks)),
         bytes: sum(leaks.iter().map(|leak| leak.bytes)),
     }
-}
-
-fn stacks(leaks: &[&Leak]) -> usize {
-    let key = |leak: &&Leak| match leak.stack {
-        Stack::Known(index) => (0, index),
-        Stack::None => (1, 0),
-        Stack::Lost(id) => (2, id as usize),
-    };
-    leaks.iter().map(key).collect::<std::collections::HashSet<_>>().len()
 }
 
 fn summary(report: &Report, scan: Option<&Scan>, left_out: usize, symbolizer: &Symbolizer) -> Summary {

@@ -2,7 +2,7 @@
 //! caller with exact registers and none of our frames. The one thread word is here too, since stable Rust has no
 //! initial-exec thread-locals.
 
-use core::arch::{asm, global_asm};
+use core::arch::{asm, global_asm, naked_asm};
 
 // The thread word: 8 bytes of initial-exec TLS. An initial-exec read is two instructions; a `thread_local!` in a cdylib
 // calls __tls_get_addr, which may allocate.
@@ -16,6 +16,18 @@ global_asm!(
     ".zero 8",
     ".size leakscan_thread_word, 8",
     ".text",
+);
+
+// core's own objects name a personality although we abort on panic. Ours continues unwinding past them, and is hidden: a
+// program that shares Rust's standard library has its own.
+global_asm!(
+    ".globl rust_eh_personality",
+    ".hidden rust_eh_personality",
+    ".type rust_eh_personality,@function",
+    "rust_eh_personality:",
+    "mov eax, 8",
+    "ret",
+    ".size rust_eh_personality, . - rust_eh_personality",
 );
 
 /// Reads the thread word.
@@ -51,13 +63,18 @@ pub fn thread_pointer() -> usize {
 
 macro_rules! export {
     ($($name:literal => $target:path, $sp:literal, $fp:literal;)+) => {
-        $(global_asm!(
-            concat!(".globl ", $name), concat!(".type ", $name, ",@function"), ".p2align 4", concat!($name, ":"),
-            ".cfi_startproc",
-            concat!("mov ", $sp, ", rsp"), concat!("mov ", $fp, ", rbp"), "jmp {target}",
-            ".cfi_endproc", concat!(".size ", $name, ", . - ", $name),
-            target = sym $target
-        );)+
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    concat!("mov ", $sp, ", rsp"), concat!("mov ", $fp, ", rbp"), "jmp {target}",
+                    target = sym $target
+                )
+            }
+        };)+
     };
 }
 
@@ -85,18 +102,23 @@ export! {
 /// without us. rax is free at a function's entry for non-variadic functions.
 macro_rules! export_new {
     ($($name:literal, $real:ident, $family:literal;)+) => {
-        $(global_asm!(
-            concat!(".globl ", $name), concat!(".type ", $name, ",@function"), ".p2align 4", concat!($name, ":"),
-            ".cfi_startproc",
-            "mov r10, rsp", "mov r11, rbp", concat!("mov eax, ", $family), "call {note}",
-            "mov rax, qword ptr [rip + {real}]", "test rax, rax", "jnz 2f",
-            "lea rax, [rip + {real}]", "call {late}",
-            "2:", "jmp rax",
-            ".cfi_endproc", concat!(".size ", $name, ", . - ", $name),
-            note = sym note_operator,
-            late = sym late_operator,
-            real = sym crate::real::$real
-        );)+
+        $(const _: () = {
+            /// # Safety
+            /// As the C++ operator of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    "mov r10, rsp", "mov r11, rbp", concat!("mov eax, ", $family), "call {note}",
+                    "mov rax, qword ptr [rip + {real}]", "test rax, rax", "jnz 2f",
+                    "lea rax, [rip + {real}]", "call {late}",
+                    "2:", "jmp rax",
+                    note = sym note_operator,
+                    late = sym late_operator,
+                    real = sym crate::real::$real
+                )
+            }
+        };)+
     };
 }
 
@@ -126,7 +148,7 @@ export_new! {
 /// Keeps the three argument registers, and calls `to::note_operator(family, sp, rbp)`.
 #[unsafe(naked)]
 unsafe extern "C" fn note_operator() {
-    core::arch::naked_asm!(
+    naked_asm!(
         "push rdi", "push rsi", "push rdx", "sub rsp, 8",
         // Alignment: the operator's entry has sp = 8 mod 16, the call to here makes it 0, three pushes and 8 keep it 0.
         "mov edi, eax", "mov rsi, r10", "mov rdx, r11", "call {note}",
@@ -138,7 +160,7 @@ unsafe extern "C" fn note_operator() {
 /// Keeps the three argument registers, and calls `real::late(rax)`, whose result stays in rax.
 #[unsafe(naked)]
 unsafe extern "C" fn late_operator() {
-    core::arch::naked_asm!(
+    naked_asm!(
         "push rdi", "push rsi", "push rdx", "sub rsp, 8",
         "mov rdi, rax", "call {late}",
         "add rsp, 8", "pop rdx", "pop rsi", "pop rdi", "ret",
@@ -153,20 +175,28 @@ unsafe extern "C" fn late_operator() {
 /// As for `function`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn with_registers(argument: usize, function: unsafe extern "C" fn(usize, *const usize)) {
-    core::arch::naked_asm!(
+    naked_asm!(
         ".cfi_startproc",
         "mov rax, rsi",
         "lea rdx, [rsp + 8]",
-        "push rdx", ".cfi_adjust_cfa_offset 8",
-        "push r15", ".cfi_adjust_cfa_offset 8",
-        "push r14", ".cfi_adjust_cfa_offset 8",
-        "push r13", ".cfi_adjust_cfa_offset 8",
-        "push r12", ".cfi_adjust_cfa_offset 8",
-        "push rbp", ".cfi_adjust_cfa_offset 8",
-        "push rbx", ".cfi_adjust_cfa_offset 8",
+        "push rdx",
+        ".cfi_adjust_cfa_offset 8",
+        "push r15",
+        ".cfi_adjust_cfa_offset 8",
+        "push r14",
+        ".cfi_adjust_cfa_offset 8",
+        "push r13",
+        ".cfi_adjust_cfa_offset 8",
+        "push r12",
+        ".cfi_adjust_cfa_offset 8",
+        "push rbp",
+        ".cfi_adjust_cfa_offset 8",
+        "push rbx",
+        ".cfi_adjust_cfa_offset 8",
         "mov rsi, rsp",
         "call rax",
-        "add rsp, 56", ".cfi_adjust_cfa_offset -56",
+        "add rsp, 56",
+        ".cfi_adjust_cfa_offset -56",
         "ret",
         ".cfi_endproc",
     )
@@ -179,7 +209,12 @@ pub const KEPT_REGISTERS: usize = 7;
 /// # Safety
 /// `stack_top` is the end of mapped memory that nothing else uses until the process has ended; `entry` uses no thread-local
 /// state and never returns.
-pub unsafe fn clone_sharing(flags: usize, stack_top: usize, entry: extern "C" fn(usize) -> !, argument: usize) -> isize {
+pub unsafe fn clone_sharing(
+    flags: usize,
+    stack_top: usize,
+    entry: extern "C" fn(usize) -> !,
+    argument: usize,
+) -> isize {
     let result;
     // SAFETY: the child starts with the given stack, loses every register but those moved here, and enters `entry` with an
     // aligned stack; the parent goes on behind the call.
