@@ -54,10 +54,35 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
     state::DEPTH.store(options.depth as u32, Relaxed);
     if state::on() {
         tls::init();
+        // SAFETY: three plain functions that live as long as the library; no library handle to unregister them by.
+        unsafe { __register_atfork(Some(before_fork), Some(after_fork), Some(after_fork), core::ptr::null()) };
         if options.unwind_check != 0 {
             check::init();
             state::UNWIND_CHECK.store(options.unwind_check, Relaxed);
         }
+    }
+}
+
+unsafe extern "C" {
+    fn __register_atfork(
+        prepare: Option<unsafe extern "C" fn()>,
+        parent: Option<unsafe extern "C" fn()>,
+        child: Option<unsafe extern "C" fn()>,
+        library: *const core::ffi::c_void,
+    ) -> i32;
+}
+
+/// Takes our cold locks. Registered first, so it runs last before a fork: no handler of the program's runs while we hold them.
+unsafe extern "C" fn before_fork() {
+    state::TRACKER.table.before_fork();
+    tls::before_fork();
+}
+
+unsafe extern "C" fn after_fork() {
+    // SAFETY: glibc calls it in the thread that forked, after `before_fork`, in parent and child.
+    unsafe {
+        tls::after_fork();
+        state::TRACKER.table.after_fork();
     }
 }
 

@@ -17,6 +17,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+pub use debugfile::open as open_elf;
+
 /// Where to look for files.
 #[derive(Clone, Debug, Default)]
 pub struct Places {

@@ -64,7 +64,8 @@ impl Folds {
 
     /// All folds, most bytes first.
     pub fn sorted(mut self) -> List<Fold> {
-        self.slots.sort_unstable_by_key(|fold| (core::cmp::Reverse(fold.count.bytes), fold.key));
+        self.slots
+            .sort_unstable_by_key(|fold| (fold.count.blocks == 0, core::cmp::Reverse(fold.count.bytes), fold.key));
         while self.slots.last().is_some_and(|fold| fold.count.blocks == 0) {
             self.slots.pop();
         }
@@ -106,4 +107,43 @@ pub fn seen_before(earlier: &[Seen], addr: usize, cell: u32) -> bool {
 pub fn freed_since(earlier: &[Seen], live: &LiveMap) -> (u64, u64) {
     let freed = earlier.iter().filter(|seen| live.get(seen.addr).is_none_or(|cell| cell.0 != seen.cell));
     freed.fold((0, 0), |(sure, maybe), seen| if seen.confirmed != 0 { (sure + 1, maybe) } else { (sure, maybe + 1) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StackId;
+    use crate::record::live_map::{Cell, Family};
+
+    #[test]
+    fn folds_count_each_key_and_come_most_bytes_first() {
+        let mut folds = Folds::default();
+        for i in 0..30_000u32 {
+            let key = Key { kind: (i % 2) as u8, confirmed: true, stack: i % 3000 };
+            folds.entry(key).unwrap().count.add(i as usize % 3000);
+        }
+        let sorted = folds.sorted();
+        assert_eq!(sorted.len(), 3000);
+        assert!(
+            sorted.iter().all(|fold| fold.count.blocks == 10 && fold.count.bytes == 10 * u64::from(fold.key.stack))
+        );
+        assert_eq!((sorted[0].key.stack, sorted[2999].key.stack), (2999, 0));
+    }
+
+    #[test]
+    fn a_reported_block_that_is_freed_or_reborn_is_counted() {
+        let live = LiveMap::new();
+        assert!(live.init());
+        let cell = |epoch| Cell::new(Family::Malloc, epoch, 0, StackId::new(3));
+        for addr in [0x1000, 0x2000, 0x3000] {
+            assert!(live.set(addr, cell(1)));
+        }
+        let seen = |addr, confirmed| Seen { addr, cell: cell(1).0, confirmed };
+        let earlier = [seen(0x1000, 1), seen(0x2000, 1), seen(0x3000, 0)];
+        assert_eq!(freed_since(&earlier, &live), (0, 0));
+        assert!(seen_before(&earlier, 0x2000, cell(1).0) && !seen_before(&earlier, 0x2000, cell(2).0));
+        live.take(0x1000);
+        assert!(live.set(0x3000, cell(2)));
+        assert_eq!(freed_since(&earlier, &live), (1, 1));
+    }
 }

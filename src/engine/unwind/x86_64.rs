@@ -137,10 +137,13 @@ fn register_offset(
 pub(super) fn without_table(pc: usize) -> Rule {
     // `mov $15, %rax; syscall`, as the C libraries write it.
     const TRAMPOLINE: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
-    // SAFETY: `pc + 1` is a return address inside a loaded file's code; 9 bytes more stay inside the page or the file's
-    // mapping, checked by the page offset.
-    let code = unsafe { core::slice::from_raw_parts((pc + 1) as *const u8, TRAMPOLINE.len()) };
-    if (pc + 1) % 4096 <= 4096 - TRAMPOLINE.len() && code == TRAMPOLINE { Rule::SIGNAL } else { Rule::NO_TABLE }
+    let start = pc + 1;
+    if start % 4096 > 4096 - TRAMPOLINE.len() {
+        return Rule::NO_TABLE;
+    }
+    // SAFETY: `start` is a return address inside a loaded file's code, and the bytes read lie in the same page.
+    let code = unsafe { core::slice::from_raw_parts(start as *const u8, TRAMPOLINE.len()) };
+    if code == TRAMPOLINE { Rule::SIGNAL } else { Rule::NO_TABLE }
 }
 
 /// Registers of a frame: those that unwinding follows.
