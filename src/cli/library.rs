@@ -16,7 +16,8 @@ pub fn find() -> Result<PathBuf, String> {
     let path = match std::env::var_os("LEAKSCAN_LIB").filter(|value| !value.is_empty()) {
         Some(given) => {
             let path = PathBuf::from(given);
-            path.canonicalize().map_err(|error| format!("LEAKSCAN_LIB={}: {}", path.display(), crate::sys::plain(&error)))?
+            path.canonicalize()
+                .map_err(|error| format!("LEAKSCAN_LIB={}: {}", path.display(), crate::sys::plain(&error)))?
         }
         None => beside()?,
     };

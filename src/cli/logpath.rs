@@ -37,7 +37,6 @@ pub fn folder(pattern: &str) -> &Path {
 #[derive(Debug)]
 pub struct Header {
     pub pid: u32,
-    pub start: u64,
     pub run: String,
 }
 
@@ -50,7 +49,7 @@ pub fn header(path: &Path) -> Option<Header> {
     file.by_ref().take(256 << 10).read_to_end(&mut start).ok()?;
     let process = read::Report::parse(&start).ok()?.process;
     let run = read::unescape(process.run).collect::<Vec<_>>();
-    Some(Header { pid: process.pid, start: process.start, run: String::from_utf8_lossy(&run).into_owned() })
+    Some(Header { pid: process.pid, run: String::from_utf8_lossy(&run).into_owned() })
 }
 
 #[derive(Debug, PartialEq)]

@@ -28,7 +28,6 @@ pub struct Process {
     pub pid: u32,
     pub start: u64,
     pub version: String,
-    pub run: String,
     pub exe: String,
     pub args: String,
 }
@@ -174,7 +173,6 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Report, read::Error> {
         pid: source.process.pid,
         start: source.process.start,
         version: text(source.process.version),
-        run: text(source.process.run),
         exe: text(source.process.exe),
         args: text(source.process.args),
     };

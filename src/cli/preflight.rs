@@ -47,7 +47,9 @@ fn resolve(name: &OsStr) -> Result<PathBuf, Refusal> {
     if name.as_bytes().contains(&b'/') {
         return match fs::metadata(path) {
             Ok(_) => Ok(path.into()),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => refuse(path, crate::sys::plain(&error)),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                refuse(path, crate::sys::plain(&error))
+            }
             Err(error) => {
                 Err(Refusal { reason: format!("{}: {}", path.display(), crate::sys::plain(&error)), status: NOT_FOUND })
             }
@@ -66,7 +68,9 @@ fn resolve(name: &OsStr) -> Result<PathBuf, Refusal> {
     }
     match unusable {
         Some(path) => refuse(&path, "it is not executable"),
-        None => Err(Refusal { reason: format!("{}: there is no such program in PATH", path.display()), status: NOT_FOUND }),
+        None => {
+            Err(Refusal { reason: format!("{}: there is no such program in PATH", path.display()), status: NOT_FOUND })
+        }
     }
 }
 
@@ -126,7 +130,10 @@ fn privileges(path: &Path) -> Result<(), Refusal> {
     let mut none = [0u8; 64];
     let capable = rustix::fs::getxattr(path, "security.capability", &mut none).is_ok_and(|length| length > 0);
     if capable && uid != 0 {
-        return refuse(path, format_args!("it has file capabilities: {why}. Run a copy of it (capabilities stay behind)"));
+        return refuse(
+            path,
+            format_args!("it has file capabilities: {why}. Run a copy of it (capabilities stay behind)"),
+        );
     }
     Ok(())
 }
@@ -199,13 +206,7 @@ pub fn own_malloc(bytes: &'static [u8]) -> Option<&'static str> {
     }
 }
 
-fn script(
-    path: &Path,
-    bytes: &[u8],
-    library: &Path,
-    depth: usize,
-    warnings: &mut Vec<String>,
-) -> Result<(), Refusal> {
+fn script(path: &Path, bytes: &[u8], library: &Path, depth: usize, warnings: &mut Vec<String>) -> Result<(), Refusal> {
     // The kernel follows that many.
     if depth >= 4 {
         return refuse(path, "its interpreter is a script, whose interpreter is a script, and so on");

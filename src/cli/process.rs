@@ -24,6 +24,7 @@ pub struct Status {
     pub inner_pid: Option<u32>,
     pub caught: u64,
     pub ignored: u64,
+    pub blocked: u64,
     pub seccomp: u32,
     pub no_new_privs: bool,
     pub zombie: bool,
@@ -37,6 +38,10 @@ impl Status {
 
     pub fn ignores(&self, signal: i32) -> bool {
         has(self.ignored, signal)
+    }
+
+    pub fn blocks(&self, signal: i32) -> bool {
+        has(self.blocked, signal)
     }
 
     fn parse(text: &str) -> Self {
@@ -57,6 +62,7 @@ impl Status {
                 "NSpid" => status.inner_pid = words.next_back().and_then(|word| word.parse().ok()),
                 "SigCgt" => status.caught = mask(),
                 "SigIgn" => status.ignored = mask(),
+                "SigBlk" => status.blocked = mask(),
                 "Seccomp" => status.seccomp = number() as u32,
                 "NoNewPrivs" => status.no_new_privs = number() != 0,
                 _ => {}
@@ -64,6 +70,11 @@ impl Status {
         }
         status
     }
+}
+
+/// Whether that path is our library's, whatever version stands in its name.
+pub fn is_library(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"libleakscan.so"))
 }
 
 fn has(mask: u64, signal: i32) -> bool {
@@ -85,7 +96,14 @@ impl Process {
     }
 
     pub fn is_alive(self) -> bool {
-        self.status().is_ok_and(|status| !status.zombie)
+        // A first thread that has called pthread_exit looks like a zombie while the others run on.
+        let others = || fs::read_dir(self.file("task")).is_ok_and(|tasks| tasks.count() > 1);
+        self.status().is_ok_and(|status| !status.zombie || others())
+    }
+
+    /// Whether libleakscan.so is in it.
+    pub fn has_library(self) -> io::Result<bool> {
+        Ok(self.mapped_files()?.iter().any(|path| is_library(path)))
     }
 
     /// Paths of mapped files, each once, in the order of their addresses.
@@ -121,9 +139,7 @@ impl Process {
             path.to_owned()
         };
         match (space("self"), space(&self.pid.to_string())) {
-            (Some(ours), Some(its)) if ours != its => {
-                self.file("root").join(path.strip_prefix("/").unwrap_or(&path))
-            }
+            (Some(ours), Some(its)) if ours != its => self.file("root").join(path.strip_prefix("/").unwrap_or(&path)),
             _ => path,
         }
     }

@@ -69,7 +69,10 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!((count(0), count(999), count(1_000), count(1_234_567)), ("0".into(), "999".into(), "1,000".into(), "1,234,567".into()));
+        assert_eq!(
+            (count(0), count(999), count(1_000), count(1_234_567)),
+            ("0".into(), "999".into(), "1,000".into(), "1,234,567".into())
+        );
         assert_eq!((bytes(1), bytes(1023), bytes(1024)), ("1 byte".into(), "1,023 bytes".into(), "1.0 KiB".into()));
         assert_eq!((bytes(1024 * 1024 - 1), bytes(u64::MAX)), ("1.0 MiB".into(), "16.0 EiB".into()));
         assert_eq!((signed(-1_000), signed(0)), ("-1,000".into(), "+0".into()));

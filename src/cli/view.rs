@@ -211,7 +211,8 @@ fn check(out: &mut dyn Write, scan: &Scan, paint: Paint) -> io::Result<()> {
     }
     writeln!(out, "\n{}", paint.with(BOLD, "self-check:"))?;
     if confirmed > 0 {
-        let text = format!("{} confirmed in earlier scans, but freed later: no leaks after all", counted(confirmed, "block"));
+        let text =
+            format!("{} confirmed in earlier scans, but freed later: no leaks after all", counted(confirmed, "block"));
         writeln!(out, "  {}", paint.with(YELLOW, text))?;
     }
     if suspected > 0 {

@@ -1,9 +1,9 @@
 //! Collapsed stacks, `root;...;leaf BYTES`, one line a stack: the input of flame graph tools.
 
+use crate::args::View;
 use crate::model::{Leak, Report, Stack};
 use crate::select::select;
 use crate::symbolize::{Symbolizer, short_name};
-use crate::args::View;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 

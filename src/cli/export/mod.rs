@@ -2,3 +2,5 @@
 
 pub mod folded;
 pub mod json;
+#[cfg(test)]
+mod tests;

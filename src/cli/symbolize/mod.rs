@@ -135,7 +135,9 @@ impl std::fmt::Display for Trouble {
             Trouble::Stale { found: Some(id) } => {
                 write!(f, "the file there now is not the one that ran (its build id is {id})")
             }
-            Trouble::Stale { found: None } => write!(f, "the file there now is not the one that ran (it has no build id)"),
+            Trouble::Stale { found: None } => {
+                write!(f, "the file there now is not the one that ran (it has no build id)")
+            }
             Trouble::NoDebugInfo => write!(f, "no debug info was found"),
         }
     }
