@@ -7,13 +7,18 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 const EXIT: &str = "\
-Exit status: 0 done; 23 (or --exitcode) with --fail-on-leak where leaks are confirmed; 2 trouble.
-`run` ends as the program did (128 + N where signal N killed it); 125 where leakscan itself failed, 126 where the
-program cannot be run under it, 127 where there is no such program.";
+Exit status: 0 done; 23 (or --exitcode) with --fail-on-leak where leaks are confirmed; 2 trouble.";
+const EXIT_OF_RUN: &str = "\
+Exit status: 0 done; 23 (or --exitcode) with --fail-on-leak where leaks are confirmed; 2 trouble.\n\
+`run` ends as the program did: see `leakscan run --help`.\n\n\
+A session:\n  \
+leakscan run -- ./server          # the leaks, when it ends\n  \
+leakscan scan 4242                # the leaks of a running one, now\n  \
+leakscan report /tmp/leakscan.4242 --all";
 
 /// Finds memory that a running program can no longer reach, without recompiling or stopping it.
 #[derive(Debug, Parser)]
-#[command(name = "leakscan", version, after_help = EXIT, max_term_width = 110)]
+#[command(name = "leakscan", version, after_help = EXIT_OF_RUN, max_term_width = 110)]
 pub struct Cli {
     /// When to use colour (NO_COLOR is respected)
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
@@ -139,7 +144,12 @@ fn check(name: &str, value: &str) -> Result<String, String> {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = EXIT)]
+#[command(
+    long_about = "Ask a running program for a scan now, and show it.\n\n\
+        The program must have been started with libleakscan.so. It is asked by a signal and answers within a second even \
+        where it is idle; it is not stopped for longer than it takes to copy its state.",
+    after_help = EXIT
+)]
 pub struct Scan {
     /// The process
     pub pid: u32,

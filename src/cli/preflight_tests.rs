@@ -34,9 +34,10 @@ fn programs_that_cannot_be_preloaded_are_refused_with_the_reason() {
     let lost = compile(at, "lost", MAIN, &["-Wl,--dynamic-linker=/nowhere/ld-linux.so.2"]);
     assert!(verdict(&lost, &library).unwrap_err().0.contains("its loader /nowhere/ld-linux.so.2 does not exist"));
 
-    let mut other = fs::read(&dynamic).unwrap();
-    other[18] = 0xb7 ^ other[18];
-    let other = script(at, "other", "").pipe(|path| fs::write(&path, other).map(|()| path).unwrap());
+    let mut bytes = fs::read(&dynamic).unwrap();
+    bytes[18] ^= 0xb7;
+    let other = script(at, "other", "");
+    fs::write(&other, bytes).unwrap();
     assert!(verdict(&other, &library).unwrap_err().0.contains("program, but"));
 
     assert_eq!(verdict(at, &library).unwrap_err(), ("PROG: it is a directory".into(), 126));
@@ -94,10 +95,3 @@ fn a_malloc_of_its_own_is_told() {
     assert!(warned(&[]).contains("has a malloc of its own"));
     assert!(warned(&["-rdynamic"]).contains("in its dynamic symbols"));
 }
-
-trait Pipe: Sized {
-    fn pipe<T>(self, next: impl FnOnce(Self) -> T) -> T {
-        next(self)
-    }
-}
-impl<T> Pipe for T {}

@@ -63,7 +63,7 @@ impl Status {
                 "SigCgt" => status.caught = mask(),
                 "SigIgn" => status.ignored = mask(),
                 "SigBlk" => status.blocked = mask(),
-                "Seccomp" => status.seccomp = number() as u32,
+                "Seccomp" => status.seccomp = number(),
                 "NoNewPrivs" => status.no_new_privs = number() != 0,
                 _ => {}
             }
