@@ -214,8 +214,8 @@ pub struct View {
     /// Show only leaks of these kinds [default: direct as text, every kind otherwise]
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = kind_parser())]
     pub kind: Vec<String>,
-    /// Show every leak of every kind
-    #[arg(long, conflicts_with_all = ["top", "kind"])]
+    /// Show leaks of every kind, and all of them unless -n is given
+    #[arg(long, conflicts_with = "kind")]
     pub all: bool,
 }
 

@@ -11,6 +11,7 @@ mod hints;
 mod library;
 mod logpath;
 mod model;
+mod names;
 mod paint;
 mod preflight;
 mod process;

@@ -3,6 +3,7 @@
 use crate::args::View;
 use crate::hints;
 use crate::model::{Frame, Leak, Report, Scan, Stack};
+use crate::names::shorten;
 use crate::paint::{BOLD, CYAN, DIM, GREEN, Paint, RED, YELLOW, printable};
 use crate::select::{select, sum};
 use crate::symbolize::{Symbol, Symbolizer, short_name};
@@ -182,7 +183,7 @@ fn frames(
 fn name(report: &Report, frame: Frame, symbol: &Symbol) -> String {
     let inlined = if symbol.inlined { " (inlined)" } else { "" };
     match &symbol.function {
-        Some(function) => format!("{}{inlined}", printable(function)),
+        Some(function) => format!("{}{inlined}", printable(&shorten(function))),
         None => bare(report, frame),
     }
 }
