@@ -5,8 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// What every build of it exports.
-const EXPORTS: [&str; 8] =
-    ["malloc", "calloc", "realloc", "free", "posix_memalign", "aligned_alloc", "malloc_usable_size", "_Znwm"];
+const EXPORTS: [&str; 7] = ["malloc", "calloc", "realloc", "free", "posix_memalign", "aligned_alloc", "_Znwm"];
 
 /// `LEAKSCAN_LIB`, or the one beside leakscan, or in `../lib`.
 ///

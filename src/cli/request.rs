@@ -49,6 +49,9 @@ impl Target {
                     status.name, status.uid
                 )
             }
+            io::ErrorKind::PermissionDenied if status.uid == 0 => {
+                format!("process {pid} ({}) may not be looked at: leakscan lacks CAP_SYS_PTRACE here", status.name)
+            }
             io::ErrorKind::PermissionDenied => {
                 format!("process {pid} ({}) is closed to its own user (it is not dumpable); be root", status.name)
             }

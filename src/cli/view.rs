@@ -184,6 +184,7 @@ fn name(report: &Report, frame: Frame, symbol: &Symbol) -> String {
     let inlined = if symbol.inlined { " (inlined)" } else { "" };
     match &symbol.function {
         Some(function) => format!("{}{inlined}", printable(&shorten(function))),
+        None if symbol.inlined => format!("?{inlined}"),
         None => bare(report, frame),
     }
 }
