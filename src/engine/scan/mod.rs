@@ -8,6 +8,8 @@ pub mod classify;
 pub mod fold;
 pub mod maps;
 pub mod mark;
+pub mod resident;
+pub mod roots;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,128 @@
+//! Which pages of a range exist: reading the others would only make them, at 1 to 3 microseconds each, and a JVM reserves
+//! gigabytes.
+#![allow(unsafe_code)] // mincore writes to a buffer
+
+use super::roots::Resident;
+use crate::AddrRange;
+use crate::sys::{self, Fd};
+
+const PAGE: usize = 4096;
+/// Ranges up to this are read whole.
+const SMALL: usize = 256 << 10;
+/// Pages asked for at once.
+const BATCH: usize = 4096;
+
+/// Finds resident pages. Needs no memory but its buffers.
+pub struct Pages {
+    /// `/proc/self/pagemap`; refused to a process that is not dumpable.
+    pagemap: Option<Fd>,
+    entries: &'static mut [u64],
+    residency: &'static mut [u8],
+}
+
+impl Pages {
+    /// `None` without memory for the buffers.
+    pub fn open() -> Option<Self> {
+        let pagemap = sys::open(c"/proc/self/pagemap", sys::O_RDONLY, 0).ok();
+        Some(Self { pagemap, entries: crate::arena::zeroed(BATCH)?, residency: crate::arena::zeroed(BATCH)? })
+    }
+
+    /// The parts of a range whose pages exist, in order.
+    pub fn each(&mut self, range: AddrRange, resident: Resident, mut each: impl FnMut(AddrRange)) {
+        if range.len() <= SMALL {
+            return each(range);
+        }
+        let mut run: Option<AddrRange> = None;
+        let mut batch = range.start & !(PAGE - 1);
+        while batch < range.end {
+            let pages = (range.end - batch).div_ceil(PAGE).min(BATCH);
+            self.ask(batch, pages, resident);
+            for page in 0..pages {
+                let start = batch + page * PAGE;
+                run = match (run, self.residency[page] != 0) {
+                    (Some(run), true) => Some(AddrRange::new(run.start, start + PAGE)),
+                    (None, true) => Some(AddrRange::new(start, start + PAGE)),
+                    (Some(run), false) => {
+                        each(clip(run, range));
+                        None
+                    }
+                    (None, false) => None,
+                };
+            }
+            batch += pages * PAGE;
+        }
+        if let Some(run) = run {
+            each(clip(run, range));
+        }
+    }
+
+    /// Fills `residency` for a batch of pages. Where the kernel does not say, all are taken to be there.
+    fn ask(&mut self, start: usize, pages: usize, resident: Resident) {
+        self.residency[..pages].fill(1);
+        if resident == Resident::Private
+            && let Some(pagemap) = &self.pagemap
+        {
+            let bytes = pages * 8;
+            // SAFETY: the buffer holds BATCH words of 8 bytes, and any bytes are a word.
+            let buffer = unsafe { core::slice::from_raw_parts_mut(self.entries.as_mut_ptr().cast::<u8>(), bytes) };
+            if pagemap.read_at(buffer, start / PAGE * 8) != Ok(bytes) {
+                return;
+            }
+            for (entry, there) in self.entries.iter().zip(&mut self.residency[..pages]) {
+                // Bit 63: present; bit 62: swapped out.
+                *there = u8::from(entry >> 62 != 0);
+            }
+            return;
+        }
+        let buffer = self.residency.as_mut_ptr() as usize;
+        // SAFETY: mincore writes one byte for each of the pages, of which the buffer holds BATCH.
+        let asked = unsafe { sys::call(sys::nr::MINCORE, [start, pages * PAGE, buffer, 0, 0, 0]) };
+        if asked.is_err() {
+            self.residency[..pages].fill(1);
+        }
+        self.residency[..pages].iter_mut().for_each(|there| *there &= 1);
+    }
+}
+
+fn clip(run: AddrRange, range: AddrRange) -> AddrRange {
+    AddrRange::new(run.start.max(range.start), run.end.min(range.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena;
+
+    #[test]
+    fn only_touched_pages_of_a_large_range_are_given() {
+        let range = arena::map(64 << 20).unwrap();
+        for page in [3, 4, 5, 9000, 16383] {
+            // SAFETY: the page lies in the new mapping.
+            unsafe { ((range.start + page * PAGE) as *mut u8).write(1) };
+        }
+        let mut pages = Pages::open().unwrap();
+        let mut found = Vec::new();
+        pages.each(range, Resident::Private, |run| found.push(((run.start - range.start) / PAGE, run.len() / PAGE)));
+        assert_eq!(found, [(3, 3), (9000, 1), (16383, 1)]);
+    }
+
+    #[test]
+    fn a_small_range_is_given_whole() {
+        let range = arena::map(SMALL).unwrap();
+        let mut found = Vec::new();
+        Pages::open().unwrap().each(range, Resident::Shared, |run| found.push(run));
+        assert_eq!(found, [range]);
+    }
+
+    #[test]
+    fn shared_memory_is_asked_for_in_the_page_cache() {
+        let range = arena::map_shared(8 << 20).unwrap();
+        // SAFETY: the page lies in the new mapping.
+        unsafe { ((range.start + 77 * PAGE) as *mut u8).write(1) };
+        let mut found = Vec::new();
+        Pages::open()
+            .unwrap()
+            .each(range, Resident::Shared, |run| found.push(((run.start - range.start) / PAGE, run.len() / PAGE)));
+        assert_eq!(found, [(77, 1)]);
+    }
+}
