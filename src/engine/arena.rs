@@ -35,12 +35,31 @@ pub fn map_shared(len: usize) -> Option<AddrRange> {
 
 fn map_as(len: usize, sharing: usize) -> Option<AddrRange> {
     let len = len.checked_next_multiple_of(4096)?;
-    let slot = OWN.ranges.get(OWN.used.fetch_add(1, Relaxed))?;
-    let start = sys::map(len, sharing).ok()?;
+    let slot = claim_slot()?;
+    let start = match sys::map(len, sharing) {
+        Ok(start) => start,
+        Err(_) => {
+            slot.1.store(0, Relaxed);
+            return None;
+        }
+    };
     slot.0.store(start, Relaxed);
     slot.1.store(start + len, Relaxed);
     OWN.bytes.fetch_add(len, Relaxed);
     Some(AddrRange::new(start, start + len))
+}
+
+/// A slot of the list that nobody uses: its start is 0, and its end is 1 while it is claimed.
+fn claim_slot() -> Option<&'static (AtomicUsize, AtomicUsize)> {
+    let claim = |slot: &&(AtomicUsize, AtomicUsize)| slot.1.compare_exchange(0, 1, Relaxed, Relaxed).is_ok();
+    let used = OWN.used.load(Relaxed).min(LISTED);
+    // Only a list that has grown long is searched for slots that were given back.
+    if used >= LISTED / 8
+        && let Some(slot) = OWN.ranges[..used].iter().find(claim)
+    {
+        return Some(slot);
+    }
+    OWN.ranges.get(OWN.used.fetch_add(1, Relaxed)).filter(claim)
 }
 
 /// What is mapped now, in no order.
@@ -49,7 +68,7 @@ pub fn own_ranges() -> impl Iterator<Item = AddrRange> {
     OWN.ranges[..used]
         .iter()
         .map(|(start, end)| AddrRange::new(start.load(Relaxed), end.load(Relaxed)))
-        .filter(|range| !range.is_empty())
+        .filter(|range| range.start != 0 && !range.is_empty())
 }
 
 /// Bytes of address space mapped by us (touched or not).
@@ -159,14 +178,20 @@ impl<T: Zeroed + Copy> List<T> {
         let capacity = (self.items.len() * 2).max(65536 / size_of::<T>());
         let Some(larger) = zeroed(capacity) else { return false };
         larger[..self.len].copy_from_slice(&self.items[..self.len]);
-        let old = core::mem::replace(&mut self.items, larger);
-        if !old.is_empty() {
-            let start = old.as_ptr() as usize;
-            let bytes = (size_of_val::<[T]>(old)).next_multiple_of(4096);
-            // SAFETY: `old` came from `zeroed`, was this list's alone, and is not used after this line.
+        // The old items go with the list that is left behind.
+        drop(core::mem::replace(self, List { items: larger, len: self.len }));
+        true
+    }
+}
+
+impl<T: Zeroed + Copy> Drop for List<T> {
+    fn drop(&mut self) {
+        if !self.items.is_empty() {
+            let start = self.items.as_ptr() as usize;
+            let bytes = size_of_val::<[T]>(self.items).next_multiple_of(4096);
+            // SAFETY: the items came from `zeroed` and are this list's alone.
             unsafe { unmap(AddrRange::new(start, start + bytes)) };
         }
-        true
     }
 }
 

@@ -159,6 +159,37 @@ pub fn gettid() -> u32 {
     unsafe { syscall(nr::GETTID, [0; 6]) as u32 }
 }
 
+pub fn getppid() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { syscall(nr::GETPPID, [0; 6]) as u32 }
+}
+
+/// Writes a number in decimal to the end of `digits`; gives the digits.
+pub fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+/// `/proc/PID/name` in `path`.
+pub fn proc_path<'a>(path: &'a mut [u8], pid: u32, name: &[u8]) -> &'a core::ffi::CStr {
+    let mut digits = [0; 20];
+    let mut used = 0;
+    for part in [b"/proc/", decimal(u64::from(pid), &mut digits), b"/", name, b"\0"] {
+        if let Some(place) = path.get_mut(used..used + part.len()) {
+            place.copy_from_slice(part);
+            used += part.len();
+        }
+    }
+    core::ffi::CStr::from_bytes_until_nul(&path[..used]).unwrap_or(c"")
+}
+
 pub const CLOCK_REALTIME: usize = 0;
 pub const CLOCK_MONOTONIC: usize = 1;
 pub const CLOCK_PROCESS_CPUTIME: usize = 2;
@@ -211,20 +242,22 @@ pub fn stack_limit() -> usize {
 pub struct Stderr;
 
 impl Stderr {
+    /// One line, in one write, so that it is not torn; what is longer than 512 bytes is cut.
+    pub fn line(self, parts: &[&[u8]]) {
+        let mut line = [0u8; 512];
+        let mut used = 0;
+        for part in parts.iter().chain([&&b"\n"[..]]) {
+            let take = part.len().min(line.len() - used);
+            line[used..used + take].copy_from_slice(&part[..take]);
+            used += take;
+        }
+        self.write(&line[..used]);
+    }
     pub fn write(self, text: &[u8]) {
         // SAFETY: the kernel only reads the text.
         let _ = unsafe { call(nr::WRITE, [2, text.as_ptr() as usize, text.len(), 0, 0, 0]) };
     }
-    pub fn write_decimal(self, mut value: u64) {
-        let mut digits = [0u8; 20];
-        let mut at = digits.len();
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (value % 10) as u8;
-            value /= 10;
-            if value == 0 {
-                return self.write(&digits[at..]);
-            }
-        }
+    pub fn write_decimal(self, value: u64) {
+        self.write(decimal(value, &mut [0; 20]));
     }
 }

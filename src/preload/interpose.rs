@@ -145,11 +145,10 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     if new == 0 && size != 0 {
         TRACKER.live.set(old, cell);
     }
-    born(new, size, Caller { sp, fp });
     if let Some(thread) = thread {
         thread.moving.0.store(0, Relaxed);
     }
-    new
+    born(new, size, Caller { sp, fp })
 }
 
 pub extern "C" fn reallocarray(old: usize, count: usize, size: usize, sp: usize, fp: usize) -> usize {

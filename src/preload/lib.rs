@@ -1,23 +1,33 @@
 //! libleakscan.so: the only crate with exported names; nothing links it.
 //!
-//! It promises the program: no lock on the default path, no allocation, no panic, no thread, errno as it was. So far it tracks
-//! blocks and stacks; it takes no snapshot and writes no report yet.
+//! It promises the program: no lock on the default path, no allocation, no panic, no thread, errno as it was. If
+//! something fails inside us, the program goes on, and the report says so.
 #![no_std]
 #![allow(unsafe_code)] // exported names, constructors
-#![allow(dead_code)] // what the snapshot will use, which is not written yet
 
 mod check;
+mod child;
+mod emit;
+mod gather;
 mod interpose;
+mod kernel;
+mod ledger;
+mod modules;
+mod own;
 mod real;
+mod report_file;
+mod settings;
 #[cfg(target_arch = "x86_64")]
 #[path = "shims/x86_64.rs"]
 mod shims;
+mod snapshot;
 mod state;
+mod stop;
 mod threads;
 mod tls;
 mod trigger;
 
-use core::ffi::{CStr, c_char};
+use core::ffi::c_char;
 use core::sync::atomic::Ordering::Relaxed;
 
 #[panic_handler]
@@ -47,20 +57,30 @@ static START: unsafe extern "C" fn(i32, *const *const c_char, *const *const c_ch
 
 /// Runs when the library is loaded, after its own relocation.
 unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const *const c_char) {
-    // SAFETY: glibc passes the environment, a list of C strings that ends in a null pointer.
-    let text = unsafe { option_text(environment) }.unwrap_or("");
-    let options = leakscan_options::parse(text, |_| {});
+    if !state::on() {
+        return;
+    }
+    tls::init();
+    // SAFETY: glibc passes the environment, a list of C strings that ends in a null pointer; no other thread runs yet.
+    let Some(settings) = (unsafe { settings::init(environment) }) else { return };
+    let options = &settings.options;
     state::SAMPLE.store(options.sample, Relaxed);
     state::DEPTH.store(options.depth as u32, Relaxed);
-    if state::on() {
-        tls::init();
-        // SAFETY: three plain functions that live as long as the library; no library handle to unregister them by.
-        unsafe { __register_atfork(Some(before_fork), Some(after_fork), Some(after_fork), core::ptr::null()) };
-        if options.unwind_check != 0 {
-            check::init();
-            state::UNWIND_CHECK.store(options.unwind_check, Relaxed);
-        }
+    if !options.follow {
+        // SAFETY: as above.
+        unsafe { settings::leave_environment(environment) };
     }
+    if options.unwind_check != 0 {
+        check::init();
+        state::UNWIND_CHECK.store(options.unwind_check, Relaxed);
+    }
+    stop::signal::init(options.signal);
+    // SAFETY: plain functions that live as long as the library; no library handle to unregister them by.
+    unsafe {
+        __register_atfork(Some(before_fork), Some(parent_after_fork), Some(child_after_fork), core::ptr::null());
+        __cxa_at_quick_exit(quick_end, core::ptr::null());
+    }
+    trigger::start();
 }
 
 unsafe extern "C" {
@@ -70,42 +90,69 @@ unsafe extern "C" {
         child: Option<unsafe extern "C" fn()>,
         library: *const core::ffi::c_void,
     ) -> i32;
+    fn __cxa_at_quick_exit(
+        function: unsafe extern "C" fn(*mut core::ffi::c_void),
+        library: *const core::ffi::c_void,
+    ) -> i32;
 }
 
 /// Takes our cold locks. Registered first, so it runs last before a fork: no handler of the program's runs while we hold them.
 unsafe extern "C" fn before_fork() {
     state::TRACKER.table.before_fork();
     tls::before_fork();
+    modules::before_fork();
 }
 
-unsafe extern "C" fn after_fork() {
-    // SAFETY: glibc calls it in the thread that forked, after `before_fork`, in parent and child.
+unsafe extern "C" fn parent_after_fork() {
+    // SAFETY: glibc calls it in the thread that forked, after `before_fork`.
     unsafe {
+        modules::after_fork();
         tls::after_fork();
         state::TRACKER.table.after_fork();
     }
 }
 
-unsafe fn option_text<'a>(mut environment: *const *const c_char) -> Option<&'a str> {
-    loop {
-        // SAFETY: the caller promises a list that ends in null, of strings that end in zero.
-        let entry = unsafe { environment.as_ref()?.as_ref()? };
-        // SAFETY: as above.
-        let entry = unsafe { CStr::from_ptr(entry) }.to_bytes();
-        if let Some(text) = entry.strip_prefix(b"LEAKSCAN_OPTIONS=") {
-            return core::str::from_utf8(text).ok();
-        }
-        // SAFETY: the entry was not the null at the end.
-        environment = unsafe { environment.add(1) };
-    }
+/// The child is a process of its own: its report, its clock, its scans.
+unsafe extern "C" fn child_after_fork() {
+    // SAFETY: as in the parent.
+    unsafe { parent_after_fork() };
+    threads::forked();
+    ledger::forget();
+    settings::FORKED.store(true, Relaxed);
+    settings::renew();
+    trigger::start();
+}
+
+/// _exit: the program's, after the last scan. (exit() does not come here, but to `end`.)
+#[unsafe(no_mangle)]
+pub extern "C" fn _exit(status: i32) {
+    trigger::last();
+    real::underscore_exit(status);
+}
+
+/// C's other name for it.
+#[unsafe(no_mangle)]
+pub extern "C" fn _Exit(status: i32) {
+    _exit(status);
+}
+
+unsafe extern "C" fn quick_end(_: *mut core::ffi::c_void) {
+    trigger::last();
+}
+
+/// The program's own call of a scan; waits until the report is written. 1: a scan was made. Declared in leakscan.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn leakscan_scan() -> i32 {
+    i32::from(trigger::request(leakscan_report::Trigger::Api))
 }
 
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static END: unsafe extern "C" fn() = end;
 
-/// Runs when the program exits. For the self-check of stacks: says what was compared.
+/// Runs when the program exits: the last scan. With the self-check of stacks on, says what was compared.
 unsafe extern "C" fn end() {
+    trigger::last();
     if state::UNWIND_CHECK.load(Relaxed) == 0 {
         return;
     }

@@ -42,8 +42,3 @@ fn start() -> bool {
     STATE.store(if started { ON } else { FAILED }, Release);
     started
 }
-
-/// Whether the tracker had no memory to start.
-pub fn failed() -> bool {
-    STATE.load(Relaxed) == FAILED
-}

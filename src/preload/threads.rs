@@ -24,6 +24,8 @@ pub struct Record {
     pub pointer: AtomicUsize,
     low: AtomicUsize,
     high: AtomicUsize,
+    /// Where its first frame is; thread-local storage and the control block lie above.
+    entry: AtomicUsize,
 }
 
 // SAFETY: atomics are valid when zero.
@@ -74,6 +76,7 @@ extern "C-unwind" fn run(record: usize) -> usize {
     let record = unsafe { &*(record as *const Record) };
     let (start, argument) = (record.start.load(Relaxed), record.argument.load(Acquire));
     let pointer = thread_pointer();
+    record.entry.store(core::ptr::from_ref(&pointer) as usize, Relaxed);
     // glibc has given this thread the stack of one that ended: that one's record is this thread's now.
     for old in all().filter(|old| old.pointer.load(Relaxed) == pointer && old.state.load(Acquire) == STARTED) {
         old.pointer.store(0, Relaxed);
@@ -116,10 +119,32 @@ pub fn in_flight() -> impl Iterator<Item = usize> {
         .map(|record| record.argument.load(Relaxed))
 }
 
-/// Stacks of threads that have started: the range, the thread id, the control block. Some have ended.
-pub fn stacks() -> impl Iterator<Item = (AddrRange, u32, usize)> {
-    all().filter(|record| record.state.load(Relaxed) == STARTED && record.high.load(Relaxed) != 0).map(|record| {
-        let range = AddrRange::new(record.low.load(Relaxed), record.high.load(Relaxed));
-        (range, record.tid.load(Relaxed), record.pointer.load(Relaxed))
+/// The stack of a thread that has started. The thread may have ended.
+#[derive(Clone, Copy)]
+pub struct Stack {
+    pub range: AddrRange,
+    pub tid: u32,
+    /// The control block.
+    pub pointer: usize,
+    /// Frames lie below, thread-local storage above.
+    pub entry: usize,
+}
+
+/// All of them. For the snapshot child.
+pub fn stacks() -> impl Iterator<Item = Stack> {
+    all().filter(|record| record.state.load(Relaxed) == STARTED && record.high.load(Relaxed) != 0).map(|record| Stack {
+        range: AddrRange::new(record.low.load(Relaxed), record.high.load(Relaxed)),
+        tid: record.tid.load(Relaxed),
+        pointer: record.pointer.load(Relaxed),
+        entry: record.entry.load(Relaxed),
     })
+}
+
+/// In the child of a fork only the forking thread is left; the records of the others would be taken for dead stacks, which is
+/// what they are. Its own has a new thread id.
+pub fn forked() {
+    let (pointer, tid) = (thread_pointer(), sys::gettid());
+    for record in all().filter(|record| record.pointer.load(Relaxed) == pointer) {
+        record.tid.store(tid, Relaxed);
+    }
 }

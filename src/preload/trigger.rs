@@ -1,8 +1,177 @@
-//! When a scan is due. So far only the clock's rate: the stop and the snapshot are not written yet.
+//! When a scan runs: the clock on the allocation path, a signal, the program's own call, its end. One at a time.
+#![allow(unsafe_code)] // hands registers to the snapshot; signal masks
+
+use crate::shims::with_registers;
+use crate::{settings, snapshot};
+use core::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
+use leakscan_engine::sys::{self, nr};
+use leakscan_report::Trigger;
 
 /// Allocations of a thread between two looks at the clock.
 pub const TICKS: u32 = 1024;
 
+/// A thread is at work here.
+static BUSY: AtomicBool = AtomicBool::new(false);
+/// The running snapshot child; 0: none.
+static CHILD: AtomicU32 = AtomicU32::new(0);
+/// When the next scan by the clock is due, in nanoseconds of the monotonic clock.
+static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
+/// A scan was asked for while one was running.
+static PENDING: AtomicBool = AtomicBool::new(false);
+static LAST: AtomicBool = AtomicBool::new(false);
+
+/// Starts the clock. Called by the constructor, and in the child of a fork, where no scan is running.
+pub fn start() {
+    BUSY.store(false, Relaxed);
+    CHILD.store(0, Relaxed);
+    PENDING.store(false, Relaxed);
+    set_due();
+}
+
+fn set_due() {
+    let interval = settings::get().map_or(0, |settings| settings.options.interval);
+    let due = match interval {
+        0 => u64::MAX,
+        _ => sys::clock_ns(sys::CLOCK_MONOTONIC).saturating_add(interval.saturating_mul(1_000_000_000)),
+    };
+    DUE.store(due, Relaxed);
+}
+
 /// Called on the allocation path every [`TICKS`] calls of a thread.
 #[cold]
-pub fn tick() {}
+#[inline(never)]
+pub fn tick() {
+    let due = DUE.load(Relaxed);
+    let running = CHILD.load(Relaxed) != 0;
+    if due == u64::MAX && !running && !PENDING.load(Relaxed) {
+        return;
+    }
+    if PENDING.load(Relaxed) && !running || sys::clock_ns(sys::CLOCK_MONOTONIC) >= due {
+        let trigger = if PENDING.swap(false, Relaxed) { Trigger::Signal } else { Trigger::Interval };
+        request(trigger);
+    } else if running {
+        collect();
+    }
+}
+
+/// Collects a child that has ended, if nobody is at it.
+fn collect() {
+    if settings::PID.load(Relaxed) == sys::getpid() && !BUSY.swap(true, AcqRel) {
+        reap(false);
+        BUSY.store(false, Release);
+    }
+}
+
+/// Scans now. At the program's end and for its own call this waits until the report is written; otherwise it returns when the
+/// threads go on. Gives whether a scan was made.
+pub fn request(trigger: Trigger) -> bool {
+    let Some(settings) = settings::get() else { return false };
+    // The child of a vfork, or of a clone that shares our memory, is not the process that we watch.
+    if settings::PID.load(Relaxed) != sys::getpid() || LAST.load(Relaxed) {
+        return false;
+    }
+    let waits = matches!(trigger, Trigger::Exit | Trigger::Api);
+    // A handler of the program's must not run in the midst of it, and could not be let in by the child either.
+    let mask = block_signals();
+    let mut held = !BUSY.swap(true, AcqRel);
+    let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    while !held && waits && sys::clock_ns(sys::CLOCK_MONOTONIC) - started < settings.options.deadline * 1_000_000_000 {
+        sys::sleep_ns(200_000);
+        held = !BUSY.swap(true, AcqRel);
+    }
+    let mut made = false;
+    if held {
+        reap(waits);
+        if CHILD.load(Relaxed) != 0 {
+            // Still at it: not doubled. One that was asked for comes behind it.
+            PENDING.store(trigger == Trigger::Signal, Relaxed);
+        } else {
+            made = scan(trigger);
+            if waits {
+                reap(true);
+            }
+        }
+        set_due();
+        BUSY.store(false, Release);
+    } else if trigger == Trigger::Signal {
+        PENDING.store(true, Relaxed);
+    }
+    restore_signals(mask);
+    made
+}
+
+/// The last scan: after it no other is made. For the end of the process, whichever way it is found out first.
+pub fn last() {
+    if let Some(settings) = settings::get()
+        && settings.options.scan_at_exit
+    {
+        request(Trigger::Exit);
+    }
+    if settings::PID.load(Relaxed) == sys::getpid() {
+        LAST.store(true, Relaxed);
+    }
+}
+
+fn scan(trigger: Trigger) -> bool {
+    let mut taken = Taken { trigger, child: None };
+    // SAFETY: `take` gets the address of `taken`, which outlives the call.
+    unsafe { with_registers(&raw mut taken as usize, take) };
+    if let Some(child) = taken.child {
+        CHILD.store(child, Relaxed);
+    }
+    taken.child.is_some()
+}
+
+struct Taken {
+    trigger: Trigger,
+    child: Option<u32>,
+}
+
+unsafe extern "C" fn take(taken: usize, registers: *const usize) {
+    // SAFETY: `scan` and `with_registers` pass these.
+    let (taken, registers) =
+        unsafe { (&mut *(taken as *mut Taken), &*registers.cast::<[usize; crate::shims::KEPT_REGISTERS]>()) };
+    taken.child = snapshot::take(taken.trigger, registers);
+}
+
+const WNOHANG: usize = 1;
+const WCLONE: usize = 0x8000_0000;
+
+/// Takes note of a child's end. Its own watchdog ends it at the deadline, so waiting has an end.
+fn reap(wait: bool) {
+    let child = CHILD.load(Acquire);
+    if child == 0 {
+        return;
+    }
+    let mut status = 0i32;
+    let flags = WCLONE | if wait { 0 } else { WNOHANG };
+    loop {
+        // SAFETY: the kernel writes one word to `status`.
+        match unsafe { sys::call(nr::WAIT4, [child as usize, &raw mut status as usize, flags, 0, 0, 0]) } {
+            Ok(0) => return,
+            Err(sys::Errno::EINTR) => {}
+            Ok(_) => break,
+            // Somebody else's wait has taken it (__WALL): its words in the ledger tell.
+            Err(_) => {
+                status = -1;
+                break;
+            }
+        }
+    }
+    CHILD.store(0, Release);
+    snapshot::ended(status);
+}
+
+fn block_signals() -> u64 {
+    let (all, mut old) = (u64::MAX, 0u64);
+    // SAFETY: SIG_SETMASK (2) with masks of 8 bytes: the kernel reads `all` and writes `old`.
+    let _ = unsafe { sys::call(nr::RT_SIGPROCMASK, [2, &raw const all as usize, &raw mut old as usize, 8, 0, 0]) };
+    old
+}
+
+fn restore_signals(mask: u64) {
+    // SAFETY: as above; nothing is written.
+    let _ = unsafe { sys::call(nr::RT_SIGPROCMASK, [2, &raw const mask as usize, 0, 8, 0, 0]) };
+}

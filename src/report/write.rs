@@ -16,6 +16,8 @@ pub struct Writer<S: Sink> {
     buffer: [u8; BUFFER],
     filled: usize,
     ok: bool,
+    /// Bytes that reached the sink.
+    written: u64,
     /// Length and sum of the open block.
     block_bytes: u64,
     sum: Sum,
@@ -23,7 +25,7 @@ pub struct Writer<S: Sink> {
 
 impl<S: Sink> Writer<S> {
     pub fn new(sink: S) -> Self {
-        Self { sink, buffer: [0; BUFFER], filled: 0, ok: true, block_bytes: 0, sum: Sum::new() }
+        Self { sink, buffer: [0; BUFFER], filled: 0, ok: true, written: 0, block_bytes: 0, sum: Sum::new() }
     }
 
     /// The four header lines of a new file.
@@ -164,6 +166,11 @@ impl<S: Sink> Writer<S> {
         self.ok
     }
 
+    /// Bytes that reached the sink, if all went well.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     pub fn sink(&mut self) -> &mut S {
         &mut self.sink
     }
@@ -246,6 +253,7 @@ impl<S: Sink> Writer<S> {
     fn flush(&mut self) {
         if self.ok && self.filled > 0 {
             self.ok = self.sink.write(&self.buffer[..self.filled]);
+            self.written += self.filled as u64;
         }
         self.filled = 0;
     }

@@ -15,6 +15,11 @@ const ROOT: usize = (1 << 47) / LEAF_SPAN;
 pub trait SizeOf {
     /// Usable bytes of the live block at `addr`; 0 if that cannot be told.
     fn usable(&self, addr: usize, cell: Cell) -> usize;
+
+    /// The size that the program asked for, where that is known, else the usable one.
+    fn requested(&self, addr: usize, cell: Cell) -> usize {
+        self.usable(addr, cell)
+    }
 }
 
 /// Where in a block a pointer points.
@@ -74,6 +79,10 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
 
     pub fn usable(&self, addr: usize) -> usize {
         self.live.get(addr).map_or(0, |cell| self.sizes.usable(addr, cell))
+    }
+
+    pub fn requested(&self, addr: usize) -> usize {
+        self.live.get(addr).map_or(0, |cell| self.sizes.requested(addr, cell))
     }
 
     pub fn cell(&self, addr: usize) -> Option<Cell> {
@@ -243,7 +252,9 @@ mod leaf_memory {
             // SAFETY: the list holds `count` items of the option's size, page-aligned; it is never grown or freed again.
             unsafe { start.add(i).write(None) };
         }
-        // SAFETY: all `count` options were just written; the list's memory stays mapped.
+        // The list would give its memory back.
+        core::mem::forget(list);
+        // SAFETY: all `count` options were just written; the memory stays mapped.
         Some(unsafe { core::slice::from_raw_parts_mut(start, count) })
     }
 }

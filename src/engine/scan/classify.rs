@@ -20,10 +20,14 @@ pub struct Leader {
 // SAFETY: integers are valid when zero.
 unsafe impl Zeroed for Leader {}
 
-/// Finds the leaders among the unmarked blocks, sorted by address. Every other unmarked block is indirect.
-///
-/// Uses the marks: afterwards all blocks are marked. `None` without memory.
-pub fn leaders<S: SizeOf>(blocks: &mut Blocks<'_, S>) -> Option<List<Leader>> {
+/// The unmarked blocks, and which of them are leaders; both sorted by address. The others are indirect.
+pub struct Leaked {
+    pub unreachable: List<usize>,
+    pub leaders: List<Leader>,
+}
+
+/// Classifies the unmarked blocks. Uses the marks: afterwards all blocks are marked. `None` without memory.
+pub fn leaked<S: SizeOf>(blocks: &mut Blocks<'_, S>) -> Option<Leaked> {
     let mut unreachable: List<usize> = List::new();
     for block in blocks.unmarked() {
         if !unreachable.push(block) {
@@ -44,7 +48,7 @@ pub fn leaders<S: SizeOf>(blocks: &mut Blocks<'_, S>) -> Option<List<Leader>> {
             let mut cursor = at;
             while let Some(target) = next_edge(blocks, &unreachable, at, &mut cursor) {
                 if blocks.mark_extra(target) {
-                    behind.add(blocks.usable(target));
+                    behind.add(blocks.requested(target));
                     if !frontier.push(target) {
                         return None;
                     }
@@ -57,7 +61,7 @@ pub fn leaders<S: SizeOf>(blocks: &mut Blocks<'_, S>) -> Option<List<Leader>> {
         }
     }
     leaders.sort_unstable_by_key(|leader| leader.block);
-    Some(leaders)
+    Some(Leaked { unreachable, leaders })
 }
 
 /// Depth-first search with a stack of its own: (block, how far its words have been followed).

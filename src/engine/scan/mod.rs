@@ -1,7 +1,7 @@
 //! One scan of a snapshot. Runs in the snapshot child, with no lock, no allocation but the arena's, and nobody else running.
 //!
 //! The door reads the maps and the threads, then: [`blocks::Blocks::build`], [`roots`], [`mark::Marker`],
-//! [`classify::leaders`], [`fold`].
+//! [`classify::leaked`], [`fold`].
 
 pub mod blocks;
 pub mod classify;

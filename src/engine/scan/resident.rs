@@ -32,6 +32,17 @@ impl Pages {
         if range.len() <= SMALL {
             return each(range);
         }
+        self.walk(range, resident, each);
+    }
+
+    /// The same for private memory, whatever the range's size. Nothing where the kernel does not say.
+    pub fn each_resident(&mut self, range: AddrRange, each: impl FnMut(AddrRange)) {
+        if self.pagemap.is_some() {
+            self.walk(range, Resident::Private, each);
+        }
+    }
+
+    fn walk(&mut self, range: AddrRange, resident: Resident, mut each: impl FnMut(AddrRange)) {
         let mut run: Option<AddrRange> = None;
         let mut batch = range.start & !(PAGE - 1);
         while batch < range.end {

@@ -1,7 +1,7 @@
 //! Mark and classify on real memory: graphs of 64-byte blocks in one leaked buffer.
 
 use super::blocks::{Blocks, SizeOf};
-use super::classify::leaders;
+use super::classify::leaked;
 use super::mark::{How, Marker};
 use crate::AddrRange;
 use crate::record::live_map::{Cell, Family, LiveMap};
@@ -54,7 +54,7 @@ impl Heap {
         let number = |addr: usize| (addr - self.base) / SIZE;
         let marked: Vec<_> = blocks.iter().filter(|b| blocks.is_marked(*b)).map(number).collect();
         let possible: Vec<_> = blocks.iter().filter(|b| blocks.is_extra(*b)).map(number).collect();
-        let leaders = leaders(&mut blocks).unwrap();
+        let leaders = leaked(&mut blocks).unwrap().leaders;
         (marked, possible, leaders.iter().map(|leader| (number(leader.block), leader.behind.blocks)).collect())
     }
 

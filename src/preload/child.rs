@@ -1,0 +1,248 @@
+//! The snapshot child: a copy of the program in which nobody runs but us. It scans, writes one block, and exits.
+//!
+//! Only raw system calls and the arena; nothing of the program's is kept open but what is asked for in the first moment. A
+//! fault on a page that cannot be read is repaired by an empty page and counted. A watchdog ends it at the deadline.
+#![allow(unsafe_code)] // signal handlers, reads of the copied memory
+
+use crate::emit::{self, Findings};
+use crate::snapshot::Job;
+use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
+use crate::{gather, kernel, ledger, real, settings, tls};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use leakscan_engine::arena::List;
+use leakscan_engine::record::live_map::Cell;
+use leakscan_engine::record::sampler::weight;
+use leakscan_engine::scan::blocks::{Blocks, SizeOf};
+use leakscan_engine::scan::classify::leaked;
+use leakscan_engine::scan::fold::{Folds, Key, Seen, freed_since, seen_before};
+use leakscan_engine::scan::mark::{Count, Marker};
+use leakscan_engine::sys::{self, Errno, nr};
+use leakscan_report::Trigger;
+
+pub use crate::report_file::{cut_back, tell};
+
+/// How far a child came; its exit status where it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    Clone = 1,
+    /// Memory for the scan's tables.
+    Memory = 2,
+    /// Reading /proc/self/maps.
+    Maps = 3,
+    Scan = 4,
+    Open = 5,
+    Write = 6,
+    Done = 7,
+}
+
+/// What stopped a child.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopped(pub Step, pub Errno);
+
+/// Pages that could not be read.
+static REPAIRED: AtomicU64 = AtomicU64::new(0);
+
+/// The child's whole life.
+pub fn run(job: &mut Job) -> ! {
+    let status = match ledger::get() {
+        None => Step::Memory as u32,
+        Some(shared) => match scan(job, &shared) {
+            Ok(()) => {
+                shared.ledger.step.store(Step::Done as u32, Relaxed);
+                0
+            }
+            Err(Stopped(step, error)) => {
+                shared.ledger.step.store(step as u32, Relaxed);
+                shared.ledger.errno.store(error.0 as u32, Relaxed);
+                step as u32
+            }
+        },
+    };
+    loop {
+        // SAFETY: ends this process.
+        unsafe { sys::syscall(nr::EXIT_GROUP, [status as usize, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Sizes by glibc's chunk headers, or by another allocator's own function.
+struct Sizes;
+
+impl SizeOf for Sizes {
+    #[inline(always)]
+    fn usable(&self, addr: usize, _: Cell) -> usize {
+        if FOREIGN_ALLOCATOR.load(Relaxed) {
+            return real::usable_size(addr);
+        }
+        // SAFETY: a block of glibc's has its chunk header before it.
+        let header = unsafe { *((addr - 8) as *const usize) };
+        let size = (header & !7).wrapping_sub(if header & 2 != 0 { 16 } else { 8 });
+        // A program that has written over the header: nothing can be said of such a block.
+        if size < 1 << 46 { size } else { 0 }
+    }
+
+    fn requested(&self, addr: usize, cell: Cell) -> usize {
+        let usable = self.usable(addr, cell);
+        TRACKER.requested(addr, cell, usable).unwrap_or(usable)
+    }
+}
+
+fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
+    let begun = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    let memory = Stopped(Step::Memory, Errno::ENOMEM);
+    let settings = settings::get().ok_or(memory)?;
+    let options = &settings.options;
+    let kernel_words = if options.use_kernel { kernel::pointers(job.pid) } else { List::new() };
+    quiet_down(options.deadline);
+
+    shared.ledger.step.store(Step::Scan as u32, Relaxed);
+    let moving = || tls::moving().filter(|(addr, _)| *addr != 0);
+    for (addr, cell) in moving().filter(|(addr, _)| TRACKER.live.get(*addr).is_none()) {
+        TRACKER.live.set(addr, Cell(cell));
+    }
+    let earlier = shared.seen();
+    let freed = freed_since(earlier, &TRACKER.live);
+    let mut blocks = Blocks::build(&TRACKER.live, &Sizes).ok_or(memory)?;
+    let mut found = Findings::new(job, begun);
+    (found.check.confirmed_freed, found.check.suspected_freed) = freed;
+
+    let mut marker = Marker::new(&mut blocks);
+    for (addr, _) in moving() {
+        marker.root_word(addr);
+    }
+    for &word in kernel_words.iter() {
+        marker.root_word(word);
+    }
+    // SAFETY: this is the child, alone with its copy; faults are repaired.
+    unsafe { gather::roots(job, options, &mut marker, &mut found.unseen)? };
+    marker.drain();
+    let (reached, possibly, starved) = (marker.reached, marker.possibly, marker.starved);
+    found.stats.root_bytes = marker.root_bytes;
+    if starved {
+        return Err(memory);
+    }
+
+    let mean = options.sample;
+    let mut folds = Folds::default();
+    if options.possible {
+        for block in blocks.iter().filter(|block| blocks.is_extra(*block)) {
+            let stack = blocks.cell(block).and_then(Cell::stack).map_or(0, |id| id.get());
+            let fold = folds.entry(Key { kind: 2, confirmed: false, stack }).ok_or(memory)?;
+            fold.count.add(blocks.requested(block));
+        }
+    }
+    let result = leaked(&mut blocks).ok_or(memory)?;
+    let next = shared.next_seen();
+    let mut leaders = result.leaders.iter().peekable();
+    let (mut direct, mut indirect, mut confirmed) = (Count::default(), Count::default(), Count::default());
+    let mut usable = 0;
+    for (index, &block) in result.unreachable.iter().enumerate() {
+        let Some(cell) = blocks.cell(block) else { continue };
+        let size = blocks.requested(block);
+        usable += blocks.usable(block) as u64;
+        let leader = leaders.next_if(|leader| leader.block == block);
+        let sure = job.trigger == Trigger::Exit || seen_before(earlier, block, cell.0);
+        let stack = cell.stack().map_or(0, |id| id.get());
+        let key = Key { kind: u8::from(leader.is_none()), confirmed: sure, stack };
+        let fold = folds.entry(key).ok_or(memory)?;
+        fold.count.add(size);
+        if let Some(leader) = leader {
+            fold.behind.blocks += leader.behind.blocks;
+            fold.behind.bytes += leader.behind.bytes;
+        }
+        if mean != 0 && stack != 0 {
+            let weight = weight(size, mean);
+            fold.estimate.0 += weight;
+            fold.estimate.1 += weight * size as f64;
+        }
+        if leader.is_some() { &mut direct } else { &mut indirect }.add(size);
+        if sure {
+            confirmed.add(size);
+        }
+        if let Some(place) = next.get_mut(index) {
+            *place = Seen { addr: block, cell: cell.0, confirmed: u32::from(sure) };
+        }
+    }
+    let kept = result.unreachable.len().min(next.len());
+    found.unseen.add_count(
+        "confirmation",
+        result.unreachable.len() - kept,
+        b"leaked blocks beyond what is kept from scan to scan",
+    );
+
+    let stats = &mut found.stats;
+    (stats.live_blocks, stats.live_bytes) = (blocks.count as u64, reached.bytes + usable);
+    (stats.reachable_blocks, stats.reachable_bytes) = (reached.blocks, reached.bytes);
+    (stats.possible_blocks, stats.possible_bytes) = (possibly.blocks, possibly.bytes);
+    (stats.direct_blocks, stats.direct_bytes) = (direct.blocks, direct.bytes);
+    (stats.indirect_blocks, stats.indirect_bytes) = (indirect.blocks, indirect.bytes);
+    (stats.confirmed_blocks, stats.confirmed_bytes) = (confirmed.blocks, confirmed.bytes);
+    found.unseen.add_count("page", REPAIRED.load(Relaxed) as usize, b"pages of the program could not be read");
+
+    emit::write(job, settings, shared, found, folds)?;
+    shared.publish(kept);
+    Ok(())
+}
+
+const SIGALRM: usize = 14;
+const SIGSEGV: usize = 11;
+const SIGBUS: usize = 7;
+
+/// The kernel's `struct sigaction` on x86-64.
+#[repr(C)]
+struct Action {
+    handler: usize,
+    flags: usize,
+    restorer: usize,
+    mask: u64,
+}
+
+fn set_action(signal: usize, handler: usize) {
+    const SA_SIGINFO: usize = 4;
+    const SA_RESTORER: usize = 0x0400_0000;
+    const SA_NODEFER: usize = 0x4000_0000;
+    let flags = if handler == 0 { 0 } else { SA_SIGINFO | SA_RESTORER | SA_NODEFER };
+    let action = Action { handler, flags, restorer: sys::restore_signal_frame as *const () as usize, mask: 0 };
+    // SAFETY: this process is ours alone; the kernel reads the structure, whose mask has 8 bytes.
+    let _ = unsafe { sys::call(nr::RT_SIGACTION, [signal, &raw const action as usize, 0, 8, 0, 0]) };
+}
+
+/// Lets go of everything that is the program's, and sets the watchdog.
+fn quiet_down(deadline: u64) {
+    // A pipe's end held open would delay its peer; our report is opened later.
+    // SAFETY: this process's descriptors are copies that nobody uses.
+    let _ = unsafe { sys::call(nr::CLOSE_RANGE, [0, usize::MAX >> 33, 0, 0, 0, 0]) };
+    const CORE: usize = 4;
+    // SAFETY: the kernel reads two words: no core dumps of this process.
+    let _ = unsafe { sys::call(nr::SETRLIMIT, [CORE, [0usize; 2].as_ptr() as usize, 0, 0, 0, 0]) };
+    if let Ok(file) = sys::open(c"/proc/self/oom_score_adj", sys::O_WRONLY, 0) {
+        let _ = file.write_all(b"1000");
+    }
+    set_action(SIGALRM, 0);
+    set_action(SIGSEGV, repair as *const () as usize);
+    set_action(SIGBUS, repair as *const () as usize);
+    // Everything stays blocked but the watchdog and the faults.
+    let mask = !(1u64 << (SIGALRM - 1) | 1 << (SIGSEGV - 1) | 1 << (SIGBUS - 1));
+    // SAFETY: SIG_SETMASK with a mask of 8 bytes that the kernel reads.
+    let _ = unsafe { sys::call(nr::RT_SIGPROCMASK, [2, &raw const mask as usize, 0, 8, 0, 0]) };
+    let timer = [0usize, 0, deadline as usize, 0];
+    // SAFETY: the kernel reads the four words of an `itimerval`.
+    let _ = unsafe { sys::call(nr::SETITIMER, [0, timer.as_ptr() as usize, 0, 0, 0, 0]) };
+}
+
+/// A page could not be read (a file cut short, a mapping without permission): an empty one takes its place, in this copy.
+unsafe extern "C" fn repair(_: i32, info: *const usize, _: usize) {
+    // SAFETY: the kernel gives a siginfo whose third word is the address for these signals.
+    let page = unsafe { *info.add(2) } & !4095;
+    const FIXED_PRIVATE_ANONYMOUS: usize = 0x10 | 2 | 0x20;
+    let args = [page, 4096, sys::PROT_READ | sys::PROT_WRITE, FIXED_PRIVATE_ANONYMOUS, usize::MAX, 0];
+    // SAFETY: only this process's copy changes, at a page that could not be used.
+    let mapped = page >= 65536 && unsafe { sys::call(nr::MMAP, args) }.is_ok();
+    if !mapped || REPAIRED.fetch_add(1, Relaxed) > 1 << 20 {
+        if let Some(shared) = ledger::get() {
+            shared.ledger.errno.store(14, Relaxed);
+        }
+        // SAFETY: ends this process.
+        unsafe { sys::syscall(nr::EXIT_GROUP, [Step::Scan as usize, 0, 0, 0, 0, 0]) };
+    }
+}

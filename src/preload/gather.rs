@@ -1,0 +1,301 @@
+//! Gathers the roots of a snapshot and hands them to the marker: registers, stacks, thread-local storage, and what the
+//! mappings hold.
+#![allow(unsafe_code)] // reads the copied memory
+
+use crate::child::{Step, Stopped};
+use crate::emit::Unseen;
+use crate::modules::MapsText;
+use crate::snapshot::Job;
+use crate::state::FOREIGN_ALLOCATOR;
+use crate::stop::State;
+use crate::threads::Stack;
+use crate::{own, threads};
+use core::sync::atomic::Ordering::Relaxed;
+use leakscan_engine::AddrRange;
+use leakscan_engine::arena::{self, List};
+use leakscan_engine::scan::blocks::SizeOf;
+use leakscan_engine::scan::maps;
+use leakscan_engine::scan::mark::{How, Marker};
+use leakscan_engine::scan::resident::Pages;
+use leakscan_engine::scan::roots::{self, ARENA, Class, Facts, Resident, normalize};
+use leakscan_engine::sys::{self, Errno, nr};
+use leakscan_options::Options;
+
+const MEMORY: Stopped = Stopped(Step::Memory, Errno::ENOMEM);
+/// Below the stack pointer, where leaf functions keep words (the x86-64 ABI).
+const RED_ZONE: usize = 128;
+/// Around main's thread pointer: its static thread-local storage below, its control block from there.
+const TLS_BELOW: usize = 8192;
+const CONTROL_BLOCK: usize = 2304;
+
+/// A running thread, whatever way it was stopped.
+#[derive(Clone, Copy)]
+struct Thread {
+    tid: u32,
+    /// 0: unknown.
+    sp: usize,
+    tls: usize,
+}
+
+/// See the module.
+///
+/// # Safety
+/// In the snapshot child, with its fault handler in place.
+pub unsafe fn roots<S: SizeOf>(
+    job: &Job,
+    options: &Options<'_>,
+    marker: &mut Marker<'_, '_, S>,
+    unseen: &mut Unseen,
+) -> Result<(), Stopped> {
+    let mut text = MapsText::new();
+    let text = text.read().ok_or(Stopped(Step::Maps, Errno::ENOENT))?;
+    let mut pages = Pages::open().ok_or(MEMORY)?;
+    // What is read by itself, or not at all.
+    let mut excluded: List<AddrRange> = List::new();
+    let exclude = |excluded: &mut List<AddrRange>, range| excluded.push(range).then_some(()).ok_or(MEMORY);
+    // Ranges to be read as stacks and as thread-local storage.
+    let (mut stacks, mut storage): (List<AddrRange>, List<AddrRange>) = (List::new(), List::new());
+
+    let mut live: List<u32> = List::new();
+    let caller = Thread { tid: job.caller.tid, sp: job.caller.sp, tls: job.caller.tls };
+    let stopped = job.crew.found().iter().filter(|thread| thread.state != State::Gone);
+    let all = stopped.map(|thread| Thread { tid: thread.tid, sp: thread.sp, tls: thread.tls }).chain([caller]);
+    for thread in all {
+        if !live.push(thread.tid) {
+            return Err(MEMORY);
+        }
+        let recorded = threads::stacks().find(|stack| stack.tid == thread.tid);
+        let places = place(thread, recorded, job.pid, text);
+        for range in places.stack.into_iter().filter(|range| !range.is_empty()) {
+            exclude(&mut excluded, range)?;
+            let _ = stacks.push(range);
+        }
+        if !places.storage.is_empty() {
+            exclude(&mut excluded, places.storage)?;
+            let _ = storage.push(places.storage);
+        }
+        exclude(&mut excluded, places.dead)?;
+        // A thread that stands on a block (a coroutine's stack from malloc, an alternate signal stack): the block is in use
+        // from its stack pointer on, whoever points to it.
+        if thread.sp != 0
+            && let Some((block, _)) = marker.blocks.find(thread.sp)
+        {
+            let end = block + marker.blocks.usable(block);
+            let _ = stacks.push(AddrRange::new(thread.sp.saturating_sub(RED_ZONE).max(block), end));
+        }
+    }
+    live.sort_unstable();
+    unstopped(job, unseen);
+
+    for dead in threads::stacks().filter(|stack| live.binary_search(&stack.tid).is_err()) {
+        // glibc keeps the stacks of ended threads for the next ones. Its control block still names itself; if it does not,
+        // the memory is somebody else's by now.
+        if peek(dead.pointer + 16) == Some(dead.pointer) && peek(dead.pointer) == Some(dead.pointer) {
+            exclude(&mut excluded, dead.range)?;
+            // Its dtv stays in use.
+            if let Some(dtv) = peek(dead.pointer + 8) {
+                marker.root_word(dtv);
+            }
+        }
+    }
+    for range in arena::own_ranges() {
+        exclude(&mut excluded, range)?;
+    }
+    exclude(&mut excluded, own::data())?;
+    let foreign = FOREIGN_ALLOCATOR.load(Relaxed);
+    if foreign {
+        for granule in granules(marker) {
+            exclude(&mut excluded, granule)?;
+        }
+    } else {
+        allocator_memory(marker, text, |range| exclude(&mut excluded, range))?;
+    }
+    let used = normalize(&mut excluded);
+
+    if options.use_registers {
+        registers(job, marker);
+    }
+    let plain = How::default();
+    if options.use_stacks {
+        for &range in stacks.iter() {
+            pages.each(range, Resident::Private, |run| {
+                // SAFETY: a mapped stack, readable or repaired.
+                unsafe { marker.root_range(run, plain) };
+            });
+        }
+        for argument in threads::in_flight() {
+            marker.root_word(argument);
+        }
+    }
+    if options.use_tls {
+        for &range in storage.iter() {
+            // SAFETY: as above.
+            unsafe { marker.root_range(range, plain) };
+        }
+    }
+    let (sbrk, sbrk_used) = own::sbrk_ranges();
+    let facts = Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk[..sbrk_used] };
+    let mut closed: List<AddrRange> = List::new();
+    let planned = roots::plan(
+        text,
+        &facts,
+        |root| {
+            let wanted = match root.class {
+                Class::Globals => options.use_globals,
+                Class::Stack => options.use_stacks,
+                Class::Mappings => options.use_mappings,
+            };
+            if wanted {
+                pages.each(root.range, root.resident, |run| {
+                    // SAFETY: a readable mapping; pages that cannot be read are repaired.
+                    unsafe { marker.root_range(run, root.how) };
+                });
+            }
+        },
+        |range| {
+            let _ = closed.push(range);
+        },
+    );
+    if !planned {
+        return Err(MEMORY);
+    }
+    if options.use_mappings {
+        closed_pages(&closed, &mut pages, marker, unseen);
+    }
+    Ok(())
+}
+
+/// Where a thread's words lie.
+struct Places {
+    stack: [AddrRange; 2],
+    storage: AddrRange,
+    /// Below its stack pointer: what it has left behind.
+    dead: AddrRange,
+}
+
+fn place(thread: Thread, recorded: Option<Stack>, pid: u32, text: &[u8]) -> Places {
+    let none = AddrRange::default();
+    let from = thread.sp.saturating_sub(RED_ZONE);
+    let mut places = Places { stack: [none; 2], storage: none, dead: none };
+    if let Some(stack) = recorded {
+        places.storage = AddrRange::new(stack.entry, stack.range.end);
+        let low = if stack.range.contains(thread.sp) { from } else { stack.range.start };
+        places.stack[0] = AddrRange::new(low, stack.entry);
+        places.dead = AddrRange::new(stack.range.start, low);
+        return places;
+    }
+    let around = |addr: usize| maps::parse(text).find(|mapping| mapping.range.contains(addr));
+    if thread.tid == pid && thread.tls != 0 {
+        let low = around(thread.tls).map_or(thread.tls, |mapping| mapping.range.start);
+        let high = around(thread.tls).map_or(thread.tls, |mapping| mapping.range.end);
+        places.storage = AddrRange::new((thread.tls - TLS_BELOW).max(low), (thread.tls + CONTROL_BLOCK).min(high));
+    }
+    if let Some(mapping) = around(thread.sp).filter(|mapping| mapping.is_anonymous() && mapping.path != b"[heap]") {
+        places.stack[0] = AddrRange::new(from.max(mapping.range.start), mapping.range.end);
+        if mapping.path == b"[stack]" {
+            places.dead = AddrRange::new(mapping.range.start, from.max(mapping.range.start));
+        }
+    }
+    places
+}
+
+/// Says which threads were not stopped.
+fn unstopped(job: &Job, unseen: &mut Unseen) {
+    for thread in job.crew.found() {
+        let why: &[u8] = match thread.state {
+            State::Running | State::Asked => b"did not stop; its stack was taken whole, its registers were not seen",
+            State::Frozen if !thread.has_registers => {
+                b"could not be stopped in the kernel; its registers were not seen"
+            }
+            _ => continue,
+        };
+        unseen.add_thread(thread.tid, why);
+    }
+    unseen.add_count("thread", job.crew.overflow, b"threads that started during the stop found no room in its list");
+}
+
+fn registers<S: SizeOf>(job: &Job, marker: &mut Marker<'_, '_, S>) {
+    for &word in &job.caller.registers {
+        marker.root_word(word);
+    }
+    for (index, thread) in job.crew.found().iter().enumerate() {
+        if thread.has_registers {
+            thread.general.iter().for_each(|word| marker.root_word(*word));
+        }
+        job.crew.vector(index).iter().for_each(|word| marker.root_word(*word));
+    }
+}
+
+/// glibc's memory outside `[heap]`: the heaps of its other arenas, and large blocks that are mapped by themselves.
+fn allocator_memory<S: SizeOf>(
+    marker: &Marker<'_, '_, S>,
+    text: &[u8],
+    mut each: impl FnMut(AddrRange) -> Result<(), Stopped>,
+) -> Result<(), Stopped> {
+    for mapping in
+        maps::parse(text).filter(|mapping| mapping.is_anonymous() && mapping.read && mapping.write && !mapping.shared)
+    {
+        let mut at = mapping.range.start.next_multiple_of(ARENA);
+        while at + 32 <= mapping.range.end {
+            // SAFETY: the mapping is readable as the maps say.
+            let words = unsafe { *(at as *const [usize; 4]) };
+            if roots::looks_like_arena(at, words) {
+                each(AddrRange::new(at, at + ARENA))?;
+            }
+            at += ARENA;
+        }
+    }
+    // A mapped chunk begins a page; its block comes 16 bytes later, or at an alignment that was asked for.
+    for block in marker.blocks.iter().filter(|block| matches!(block % 4096, 0 | 16)) {
+        // SAFETY: a block of glibc's has its chunk header before it: what lies before the chunk, and its size and flags.
+        let (before, header) = unsafe { (*((block - 16) as *const usize), *((block - 8) as *const usize)) };
+        if header & 2 != 0 && header >> 46 == 0 && before >> 46 == 0 {
+            each(AddrRange::new(block - 16 - before, block - 16 + (header & !7)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Another allocator's memory, as far as blocks show where it is: 32 KiB around each.
+fn granules<'m, S: SizeOf>(marker: &'m Marker<'_, '_, S>) -> impl Iterator<Item = AddrRange> + 'm {
+    const GRANULE: usize = 32 << 10;
+    let mut last = usize::MAX;
+    marker.blocks.iter().filter_map(move |block| {
+        let start = block & !(GRANULE - 1);
+        let end = (block + marker.blocks.usable(block)).next_multiple_of(GRANULE);
+        let new = start != last || end > start + GRANULE;
+        last = start;
+        new.then_some(AddrRange::new(start, end))
+    })
+}
+
+/// Pages that the program has taken every right from may still hold its pointers: read, and named.
+fn closed_pages<S: SizeOf>(
+    ranges: &[AddrRange],
+    pages: &mut Pages,
+    marker: &mut Marker<'_, '_, S>,
+    unseen: &mut Unseen,
+) {
+    let mut count = 0;
+    for &range in ranges {
+        pages.each_resident(range, |run| {
+            // SAFETY: changes this process's copy only.
+            if unsafe { sys::call(nr::MPROTECT, [run.start, run.len(), sys::PROT_READ, 0, 0, 0]) }.is_ok() {
+                count += run.len() / 4096;
+                // SAFETY: readable since the line above.
+                unsafe { marker.root_range(run, How::default()) };
+            }
+        });
+    }
+    unseen.add_count("closed-page", count, b"pages without any permission hold data: read as roots all the same");
+}
+
+/// A word that may not be mapped.
+fn peek(addr: usize) -> Option<usize> {
+    let mut word = 0usize;
+    let local = [&raw mut word as usize, 8];
+    let remote = [addr, 8];
+    let args = [sys::getpid() as usize, local.as_ptr() as usize, 1, remote.as_ptr() as usize, 1, 0];
+    // SAFETY: the kernel writes 8 bytes to `word`, or says that it cannot read there.
+    (unsafe { sys::call(nr::PROCESS_VM_READV, args) } == Ok(8)).then_some(word)
+}

@@ -1,0 +1,56 @@
+//! Pointers that the kernel keeps for the program: the data of epoll, the values of timers.
+
+use leakscan_engine::arena::{self, List};
+use leakscan_engine::sys;
+
+/// All that /proc tells. Called first thing in the child, while the program's descriptors are still open in it.
+pub fn pointers(parent: u32) -> List<usize> {
+    let mut words = List::new();
+    let Some(buffer) = arena::zeroed::<u8>(256 << 10) else { return words };
+    epoll(buffer, &mut words);
+    // Timers are not inherited: those of the program itself.
+    let mut path = [0; 40];
+    if let Ok(text) = sys::read_file(sys::proc_path(&mut path, parent, b"timers"), buffer) {
+        // `signal: 10/000055d0c0ffee00`
+        for line in text.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"signal: ")) {
+            let value = line.iter().position(|&byte| byte == b'/').and_then(|at| hex(&line[at + 1..]));
+            let _ = value.is_none_or(|value| words.push(value));
+        }
+    }
+    words
+}
+
+fn epoll(buffer: &mut [u8], words: &mut List<usize>) {
+    // Descriptors are dense from 0; a program with a hole of a thousand has most likely no more.
+    let mut missing = 0;
+    for descriptor in 0u64.. {
+        let (mut path, mut link, mut digits) = ([0u8; 48], [0u8; 64], [0; 20]);
+        let number = sys::decimal(descriptor, &mut digits);
+        let target = crate::report_file::read_link(named(&mut path, b"/proc/self/fd/", number), &mut link);
+        missing = if target.is_empty() { missing + 1 } else { 0 };
+        if missing > 256 {
+            return;
+        }
+        if target != b"anon_inode:[eventpoll]" {
+            continue;
+        }
+        let Ok(text) = sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), buffer) else { continue };
+        // `tfd:        5 events:       19 data:     55d0c0ffee00  pos:0 ...`
+        for line in text.split(|&byte| byte == b'\n') {
+            let Some(at) = line.windows(5).position(|window| window == b"data:") else { continue };
+            let _ = hex(line[at + 5..].trim_ascii_start()).is_none_or(|value| words.push(value));
+        }
+    }
+}
+
+fn named<'a>(path: &'a mut [u8; 48], folder: &[u8], number: &[u8]) -> &'a core::ffi::CStr {
+    path.fill(0);
+    path[..folder.len()].copy_from_slice(folder);
+    path[folder.len()..folder.len() + number.len()].copy_from_slice(number);
+    core::ffi::CStr::from_bytes_until_nul(path).unwrap_or(c"")
+}
+
+fn hex(text: &[u8]) -> Option<usize> {
+    let len = text.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(text.len());
+    usize::from_str_radix(core::str::from_utf8(&text[..len]).ok()?, 16).ok()
+}

@@ -1,0 +1,101 @@
+//! What the snapshot child leaves to the program and to the next child: in memory that they share.
+//!
+//! One per process, made at its first scan. A child writes into places that count only when it has ended well.
+#![allow(unsafe_code)] // places the shared structures in mapped memory
+
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Release};
+use leakscan_engine::arena;
+use leakscan_engine::record::live_map::MAX_STACKS;
+use leakscan_engine::scan::fold::Seen;
+
+/// Blocks that are kept from scan to scan; those beyond cannot be confirmed, and the report says so.
+pub const SEEN: usize = 1 << 20;
+
+/// See the module.
+#[repr(C)]
+pub struct Ledger {
+    /// Number of the last whole scan.
+    pub scan: AtomicU32,
+    /// Length of the report file up to that scan's end, and which file that is. 0: none yet.
+    pub whole: AtomicU64,
+    pub device: AtomicU64,
+    pub inode: AtomicU64,
+    /// How far the running child is, and the error number that stopped it: see `child::Step`.
+    pub step: AtomicU32,
+    pub errno: AtomicU32,
+    /// Microseconds that the threads stood still; 0 while that is not known.
+    pub pause_us: AtomicU64,
+    /// Which of the two lists of seen blocks is the last whole scan's, and how long each is.
+    pub current: AtomicU32,
+    pub seen: [AtomicU32; 2],
+    /// Scans that failed since the last whole one, and the step and error of the last of them.
+    pub failed: AtomicU32,
+    pub failed_step: AtomicU32,
+    pub failed_errno: AtomicU32,
+    /// A failure to write has been told on stderr.
+    pub told: AtomicU32,
+}
+
+/// The ledger and what belongs to it.
+#[derive(Clone, Copy)]
+pub struct Shared {
+    pub ledger: &'static Ledger,
+    lists: usize,
+    written: usize,
+}
+
+static LEDGER: AtomicUsize = AtomicUsize::new(0);
+const LISTS: usize = 4096;
+const WRITTEN: usize = LISTS + 2 * SEEN * size_of::<Seen>();
+const LEN: usize = WRITTEN + MAX_STACKS as usize / 8 + 1;
+
+/// The process's ledger, made now if there is none. `None` without memory.
+pub fn get() -> Option<Shared> {
+    let mut at = LEDGER.load(Acquire);
+    if at == 0 {
+        at = arena::map_shared(LEN)?.start;
+        LEDGER.store(at, Release);
+    }
+    // SAFETY: the mapping is LEN zeroed bytes, which are a ledger; it is unmapped only in the child of a fork.
+    Some(Shared { ledger: unsafe { &*(at as *const Ledger) }, lists: at + LISTS, written: at + WRITTEN })
+}
+
+/// After a fork the ledger is the parent's: the child begins its own.
+pub fn forget() {
+    let at = LEDGER.swap(0, Release);
+    if at != 0 {
+        let range = leakscan_engine::AddrRange::new(at, at + LEN.next_multiple_of(4096));
+        // SAFETY: the forked child has one thread, and it is here.
+        unsafe { arena::unmap(range) };
+    }
+}
+
+impl Shared {
+    /// The blocks that the last whole scan found unreachable, by address.
+    pub fn seen(&self) -> &'static [Seen] {
+        let which = self.ledger.current.load(Acquire) as usize & 1;
+        let len = (self.ledger.seen[which].load(Acquire) as usize).min(SEEN);
+        // SAFETY: the list lies in the mapping; the child that reads it does not write this one.
+        unsafe { core::slice::from_raw_parts((self.lists + which * SEEN * size_of::<Seen>()) as *const Seen, len) }
+    }
+
+    /// The place for this scan's, to be published by [`Shared::publish`].
+    pub fn next_seen(&self) -> &'static mut [Seen] {
+        let which = 1 - (self.ledger.current.load(Acquire) as usize & 1);
+        // SAFETY: the list lies in the mapping; one child runs at a time, and nobody reads this list before it is published.
+        unsafe { core::slice::from_raw_parts_mut((self.lists + which * SEEN * size_of::<Seen>()) as *mut Seen, SEEN) }
+    }
+
+    /// Makes the next list the current one.
+    pub fn publish(&self, len: usize) {
+        let which = 1 - (self.ledger.current.load(Acquire) & 1);
+        self.ledger.seen[which as usize].store(len as u32, Release);
+        self.ledger.current.store(which, Release);
+    }
+
+    /// One bit per stack id: its definition stands in the file.
+    pub fn written(&self) -> &'static mut [u8] {
+        // SAFETY: the bytes lie in the mapping; one child runs at a time, and the program touches them only between children.
+        unsafe { core::slice::from_raw_parts_mut(self.written as *mut u8, MAX_STACKS as usize / 8 + 1) }
+    }
+}

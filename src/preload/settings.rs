@@ -1,0 +1,139 @@
+//! What is fixed when the process starts: its options, who it is, who started it. Set by the constructor, renewed by fork.
+#![allow(unsafe_code)] // copies the option text into memory of our own
+
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use leakscan_engine::{arena, sys};
+use leakscan_options::Options;
+use once_cell::race::OnceRef;
+
+/// The options, if the constructor has run.
+static OPTIONS: OnceRef<'static, Settings> = OnceRef::new();
+pub static PID: AtomicU32 = AtomicU32::new(0);
+pub static PPID: AtomicU32 = AtomicU32::new(0);
+/// Seconds since 1970.
+pub static STARTED: AtomicU64 = AtomicU64::new(0);
+/// This process was started by a watched one: forked from it, or run by it.
+pub static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Everything is copied, since a program may overwrite its environment (as setproctitle does).
+pub struct Settings {
+    pub options: Options<'static>,
+    /// As in the environment, for the report.
+    pub text: &'static str,
+    /// `LEAKSCAN_RUN`, or `-`.
+    pub run: &'static str,
+}
+
+/// The settings; `None` before the constructor, and then nothing but tracking goes on.
+pub fn get() -> Option<&'static Settings> {
+    OPTIONS.get()
+}
+
+/// Reads the environment. To be called once, by the constructor.
+///
+/// # Safety
+/// `environment` is a list of C strings that ends in a null pointer.
+pub unsafe fn init(environment: *const *const c_char) -> Option<&'static Settings> {
+    // SAFETY: by this function's own contract.
+    let (text, run) = unsafe { (find(environment, b"LEAKSCAN_OPTIONS="), find(environment, b"LEAKSCAN_RUN=")) };
+    let text = text.and_then(keep).unwrap_or("");
+    let options = leakscan_options::parse(text, |_| {});
+    if !options.quiet {
+        leakscan_options::parse(text, |fault| {
+            let cause: &[u8] =
+                if fault.unknown_name { b": there is no such option" } else { b": not a value that this option takes" };
+            sys::Stderr.line(&[b"leakscan: LEAKSCAN_OPTIONS: `", fault.part.as_bytes(), b"`", cause]);
+        });
+    }
+    let settings = Settings { options, text, run: run.and_then(keep).filter(|run| !run.is_empty()).unwrap_or("-") };
+    let place = arena::map(size_of::<Settings>())?.start as *mut Settings;
+    // SAFETY: the mapping is new, large enough, aligned, and never unmapped.
+    let settings = unsafe {
+        place.write(settings);
+        &*place
+    };
+    OPTIONS.set(settings).ok()?;
+    FORKED.store(false, Relaxed);
+    renew();
+    Some(settings)
+}
+
+/// Notes who we are, at the start and in the child of a fork.
+pub fn renew() {
+    PID.store(sys::getpid(), Relaxed);
+    PPID.store(sys::getppid(), Relaxed);
+    STARTED.store(sys::clock_ns(sys::CLOCK_REALTIME) / 1_000_000_000, Relaxed);
+}
+
+/// Whether this is a process that somebody asked to watch, rather than one that a watched process started. Such a process
+/// leaves a report even if there is nothing in it.
+pub fn is_root(settings: &Settings) -> bool {
+    let parent = PPID.load(Relaxed);
+    if FORKED.load(Relaxed) {
+        return false;
+    }
+    match settings.run.split_once('-') {
+        // `leakscan run` puts its own pid first.
+        Some((pid, _)) if !pid.is_empty() => pid.parse() == Ok(parent),
+        _ => !parent_is_watched(parent),
+    }
+}
+
+/// By hand, with LD_PRELOAD in one command's environment, the shell that started it has no such variable.
+fn parent_is_watched(parent: u32) -> bool {
+    let mut path = [0u8; 32];
+    let Some(buffer) = arena::zeroed::<u8>(64 << 10) else { return false };
+    let Ok(environment) = sys::read_file(sys::proc_path(&mut path, parent, b"environ"), buffer) else { return false };
+    environment
+        .split(|&byte| byte == 0)
+        .filter_map(|entry| entry.strip_prefix(b"LD_PRELOAD="))
+        .any(|value| value.windows(11).any(|window| window == b"libleakscan"))
+}
+
+/// Takes us out of `LD_PRELOAD` for the programs that this one starts; other libraries in it stay.
+///
+/// # Safety
+/// As for [`init`]; no other thread reads the environment yet.
+pub unsafe fn leave_environment(environment: *const *const c_char) {
+    // SAFETY: by this function's own contract.
+    let Some(value) = (unsafe { find(environment, b"LD_PRELOAD=") }) else { return };
+    let start = value.as_ptr().cast_mut().cast::<u8>();
+    // SAFETY: the value's bytes lie on the initial stack, which is writable; it only gets shorter.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(start, value.count_bytes()) };
+    let (mut from, mut to) = (0, 0);
+    while from < bytes.len() {
+        let len = bytes[from..].iter().position(|byte| b": ".contains(byte)).unwrap_or(bytes.len() - from);
+        let ours = bytes[from..from + len].windows(11).any(|window| window == b"libleakscan");
+        if !ours {
+            if to > 0 {
+                bytes[to] = b':';
+                to += 1;
+            }
+            bytes.copy_within(from..from + len, to);
+            to += len;
+        }
+        from += len + 1;
+    }
+    bytes[to..].fill(0);
+}
+
+fn keep(text: &CStr) -> Option<&'static str> {
+    let bytes = text.to_bytes();
+    let copy = arena::zeroed::<u8>(bytes.len())?;
+    copy.copy_from_slice(bytes);
+    core::str::from_utf8(copy).ok()
+}
+
+unsafe fn find<'a>(mut environment: *const *const c_char, name: &[u8]) -> Option<&'a CStr> {
+    loop {
+        // SAFETY: the caller promises a list that ends in null, of strings that end in zero.
+        let entry = unsafe { CStr::from_ptr(environment.as_ref()?.as_ref()?) };
+        if entry.to_bytes().starts_with(name) {
+            // SAFETY: the name has been found to lie before the string's end.
+            return Some(unsafe { CStr::from_ptr(entry.as_ptr().add(name.len())) });
+        }
+        // SAFETY: the entry was not the null at the end.
+        environment = unsafe { environment.add(1) };
+    }
+}

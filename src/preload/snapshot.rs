@@ -1,0 +1,263 @@
+//! Snapshot: stop the world, clone the process, let the world go on. The child scans; see [`crate::child`].
+//!
+//! The clone is a raw one: no atfork handler runs, and its exit signal is 0, so that the program's wait() and SIGCHLD never
+//! see it.
+#![allow(unsafe_code)] // clones the process
+
+use crate::shims::{KEPT_REGISTERS, clone_sharing, thread_pointer};
+use crate::state::TRACKER;
+use crate::stop::{self, Crew};
+use crate::{child, ledger, settings};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use leakscan_engine::arena;
+use leakscan_engine::sys::{self, Errno, nr};
+use leakscan_report::Trigger;
+
+/// The thread that asked for the scan: not stopped, since it is here.
+#[derive(Clone, Copy)]
+pub struct Caller {
+    pub tid: u32,
+    pub sp: usize,
+    pub tls: usize,
+    pub registers: [usize; KEPT_REGISTERS],
+}
+
+/// One snapshot in the making, shared with the helper, inherited by the child.
+pub struct Job {
+    pub trigger: Trigger,
+    pub crew: Crew,
+    pub caller: Caller,
+    pub pid: u32,
+    pub started_ns: u64,
+    pub stop_us: u64,
+    pub way: Way,
+    /// The helper's findings.
+    child: isize,
+    refused: i32,
+}
+
+/// How the threads were stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// There is one thread.
+    Alone,
+    Ptrace,
+    Signal,
+    /// Neither way is there: the other threads run on, and their stacks are taken whole.
+    None,
+}
+
+impl Way {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Way::Alone => "alone",
+            Way::Ptrace => "ptrace",
+            Way::Signal => "signal",
+            Way::None => "none",
+        }
+    }
+}
+
+/// Where the job lies: kept from scan to scan, as one runs at a time.
+struct Place(core::cell::UnsafeCell<Option<Job>>);
+// SAFETY: only the thread that holds the trigger's BUSY flag uses it.
+unsafe impl Sync for Place {}
+static JOB: Place = Place(core::cell::UnsafeCell::new(None));
+/// Lowest address of the helper's stack; 0: not mapped yet.
+static HELPER_STACK: AtomicUsize = AtomicUsize::new(0);
+static REFUSED: AtomicU32 = AtomicU32::new(0);
+
+/// Takes a snapshot and gives its pid; the threads run again. `None` if none could be taken: the ledger says why.
+pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32> {
+    let shared = ledger::get()?;
+    let threads = stop::count();
+    // SAFETY: the caller holds BUSY.
+    let job = unsafe { &mut *JOB.0.get() };
+    if job.as_ref().is_none_or(|job| job.crew.room() < threads + 8) {
+        let crew = Crew::new(threads)?;
+        *job = Some(Job {
+            trigger,
+            crew,
+            caller: Caller { tid: 0, sp: 0, tls: 0, registers: [0; KEPT_REGISTERS] },
+            pid: 0,
+            started_ns: 0,
+            stop_us: 0,
+            way: Way::Alone,
+            child: 0,
+            refused: 0,
+        });
+    }
+    let job = job.as_mut()?;
+    job.trigger = trigger;
+    job.crew.clear();
+    job.caller =
+        Caller { tid: sys::gettid(), sp: registers[KEPT_REGISTERS - 1], tls: thread_pointer(), registers: *registers };
+    (job.pid, job.child, job.refused, job.stop_us) = (settings::PID.load(Relaxed), 0, 0, 0);
+    shared.ledger.pause_us.store(0, Relaxed);
+    shared.ledger.step.store(child::Step::Clone as u32, Relaxed);
+    shared.ledger.errno.store(0, Relaxed);
+    job.started_ns = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    let way = settings::get().map_or("auto", |settings| settings.options.stop);
+    if threads == 1 {
+        job.way = Way::Alone;
+        clone_here(job, 0);
+        job.pause_ended();
+    } else if way == "signal" || !by_ptrace(job) {
+        if way == "ptrace" {
+            fail(Errno(job.refused));
+            return None;
+        }
+        by_signal(job);
+    }
+    if job.child < 0 {
+        fail(Errno(-job.child as i32));
+        return None;
+    }
+    u32::try_from(job.child).ok().filter(|child| *child != 0)
+}
+
+impl Job {
+    fn stopped(&mut self) {
+        self.stop_us = (sys::clock_ns(sys::CLOCK_MONOTONIC) - self.started_ns) / 1000;
+    }
+    fn pause_ended(&self) {
+        if let Some(shared) = ledger::get() {
+            let pause = (sys::clock_ns(sys::CLOCK_MONOTONIC) - self.started_ns) / 1000;
+            shared.ledger.pause_us.store(pause.max(1), Relaxed);
+        }
+    }
+}
+
+/// The clone itself. In the child it does not return.
+fn clone_here(job: &mut Job, flags: usize) {
+    // SAFETY: without CLONE_VM and with stack 0 the child goes on here with a copy of everything; `child::run` never returns.
+    let result = unsafe { sys::syscall(nr::CLONE, [flags, 0, 0, 0, 0, 0]) };
+    if result == 0 {
+        child::run(job);
+    }
+    job.child = result;
+    // Blocks born from now on are of the next interval; the others still stand.
+    TRACKER.epoch.fetch_add(1, Relaxed);
+}
+
+const CLONE_VM: usize = 0x100;
+const CLONE_FS: usize = 0x200;
+const CLONE_FILES: usize = 0x400;
+const CLONE_PARENT: usize = 0x8000;
+const CLONE_UNTRACED: usize = 0x80_0000;
+const PR_SET_PTRACER: usize = 0x5961_6d61;
+const WCLONE: usize = 0x8000_0000;
+const STACK: usize = 256 << 10;
+
+/// Lets a helper stop the threads and clone. `false` if ptrace is refused.
+fn by_ptrace(job: &mut Job) -> bool {
+    // A way that was refused stays refused: what refuses it (a filter, a container) does not change, but a debugger may go.
+    if REFUSED.load(Relaxed) > 3 {
+        return false;
+    }
+    if HELPER_STACK.load(Relaxed) == 0 {
+        let Some(stack) = arena::map(STACK) else { return false };
+        HELPER_STACK.store(stack.start, Relaxed);
+    }
+    let top = HELPER_STACK.load(Relaxed) + STACK;
+    job.way = Way::Ptrace;
+    GO.store(0, Relaxed);
+    // SAFETY: the stack is ours and used by one helper at a time; `helper` uses no thread-local state and ends itself.
+    let helper = unsafe {
+        clone_sharing(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED, top, helper, &raw mut *job as usize)
+    };
+    if helper < 0 {
+        job.refused = -helper as i32;
+        return false;
+    }
+    // Where Yama restricts ptrace to descendants, we name the one that may.
+    // SAFETY: sets a permission of this process; takes no pointer.
+    let named = unsafe { sys::call(nr::PRCTL, [PR_SET_PTRACER, helper as usize, 0, 0, 0, 0]) }.is_ok();
+    GO.store(1, Relaxed);
+    sys::futex_wake(&GO, 1);
+    let mut status = 0i32;
+    // SAFETY: the kernel writes one word to `status`.
+    while unsafe { sys::call(nr::WAIT4, [helper as usize, &raw mut status as usize, WCLONE, 0, 0, 0]) }
+        == Err(Errno::EINTR)
+    {}
+    if named {
+        // SAFETY: as above.
+        let _ = unsafe { sys::call(nr::PRCTL, [PR_SET_PTRACER, 0, 0, 0, 0, 0]) };
+    }
+    if job.refused != 0 {
+        REFUSED.fetch_add(1, Relaxed);
+        job.crew.clear();
+        return false;
+    }
+    true
+}
+
+static GO: AtomicU32 = AtomicU32::new(0);
+
+/// The helper process.
+extern "C" fn helper(job: usize) -> ! {
+    // SAFETY: `by_ptrace` passes the address of its job and waits for this process to end.
+    let job = unsafe { &mut *(job as *mut Job) };
+    while GO.load(Relaxed) == 0 {
+        sys::futex_wait(&GO, 0, Some(1_000_000_000));
+    }
+    match stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid) {
+        Ok(()) => {
+            job.stopped();
+            // The snapshot becomes the program's child, not ours: we end at once.
+            clone_here(job, CLONE_PARENT);
+            stop::ptrace::resume(&job.crew);
+            job.pause_ended();
+        }
+        Err(error) => job.refused = error.0,
+    }
+    loop {
+        // SAFETY: ends this process.
+        unsafe { sys::syscall(nr::EXIT, [0; 6]) };
+    }
+}
+
+fn by_signal(job: &mut Job) {
+    job.way = Way::Signal;
+    let caller = job.caller.tid;
+    // SAFETY: the job stays where it is; `resume` follows.
+    if !unsafe { stop::signal::stop(&raw mut job.crew, job.pid, caller) } {
+        job.way = Way::None;
+    }
+    job.stopped();
+    clone_here(job, 0);
+    if job.way == Way::Signal {
+        stop::signal::resume();
+    }
+    job.pause_ended();
+}
+
+/// Notes that no snapshot could be taken.
+fn fail(error: Errno) {
+    if let Some(shared) = ledger::get() {
+        shared.ledger.failed.fetch_add(1, Relaxed);
+        shared.ledger.failed_step.store(child::Step::Clone as u32, Relaxed);
+        shared.ledger.failed_errno.store(error.0 as u32, Relaxed);
+    }
+}
+
+/// A child has ended with this wait status: the report is whole, or is cut back to what was whole before.
+pub fn ended(status: i32) {
+    let (Some(shared), Some(settings)) = (ledger::get(), settings::get()) else { return };
+    let ledger = shared.ledger;
+    if status == 0 || status == -1 && ledger.step.load(Relaxed) == child::Step::Done as u32 {
+        ledger.failed.store(0, Relaxed);
+        return;
+    }
+    ledger.failed.fetch_add(1, Relaxed);
+    let step = ledger.step.load(Relaxed);
+    ledger.failed_step.store(step, Relaxed);
+    // Ended by a signal (its watchdog's is SIGALRM): told with a bit above the number.
+    let error = if status & 0x7f != 0 { (status & 0x7f) as u32 | 1 << 16 } else { ledger.errno.load(Relaxed) };
+    ledger.failed_errno.store(error, Relaxed);
+    shared.written().fill(0);
+    child::cut_back(settings, ledger);
+    if !settings.options.quiet && ledger.told.swap(1, Relaxed) == 0 {
+        child::tell(settings, step, error);
+    }
+}

@@ -1,0 +1,218 @@
+//! Stop the world: every thread but the calling one, with its registers, for as long as it takes to clone the process.
+//!
+//! Two ways: a helper process that shares our memory and seizes the threads by [`ptrace`], and a [`signal`] where that is
+//! refused. Neither waits without an end; a thread that could not be stopped is named, and its stack is taken as far as the
+//! kernel tells where it is.
+#![allow(unsafe_code)] // the crew is shared between the caller, the helper and signal handlers
+
+pub mod ptrace;
+pub mod signal;
+
+use core::ffi::CStr;
+use leakscan_engine::arena::{self, Zeroed};
+use leakscan_engine::sys::{self, Fd};
+
+/// General registers of a thread as the kernel gives them (x86-64: `user_regs_struct`, 27 words).
+pub const GENERAL: usize = 27;
+/// Room for a thread's vector registers.
+pub const VECTOR: usize = 4096;
+
+/// How far a thread came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum State {
+    /// Found, and asked to stop.
+    Asked = 0,
+    Stopped = 1,
+    /// It ended meanwhile.
+    Gone = 2,
+    /// It sits in the kernel where nothing can stop it, and cannot run: its stack pointer is known, its registers are not.
+    Frozen = 3,
+    /// It did not stop in time.
+    Running = 4,
+}
+
+/// What is known of one thread.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Captured {
+    pub tid: u32,
+    pub state: State,
+    /// A signal that it was about to take: to be given back.
+    signal: u32,
+    pub has_registers: bool,
+    pub sp: usize,
+    /// Thread pointer; 0 if unknown.
+    pub tls: usize,
+    pub general: [usize; GENERAL],
+    pub vector_len: usize,
+}
+
+// SAFETY: all fields are valid when zero (`State::Asked` is 0).
+unsafe impl Zeroed for Captured {}
+
+/// The threads of one stop. In mapped memory, kept from scan to scan.
+pub struct Crew {
+    pub threads: &'static mut [Captured],
+    pub used: usize,
+    vectors: &'static mut [[usize; VECTOR / 8]],
+    directory: &'static mut [u8],
+    /// Threads that found no room.
+    pub overflow: usize,
+}
+
+impl Crew {
+    /// A crew with room for `threads` and some that start meanwhile. `None` without memory.
+    pub fn new(threads: usize) -> Option<Self> {
+        let room = threads + threads / 4 + 16;
+        Some(Self {
+            threads: arena::zeroed(room)?,
+            used: 0,
+            vectors: arena::zeroed(room)?,
+            directory: arena::zeroed(32 << 10)?,
+            overflow: 0,
+        })
+    }
+
+    pub fn room(&self) -> usize {
+        self.threads.len()
+    }
+
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.overflow = 0;
+    }
+
+    /// The threads found so far.
+    pub fn found(&self) -> &[Captured] {
+        &self.threads[..self.used]
+    }
+
+    /// A thread's vector registers.
+    pub fn vector(&self, index: usize) -> &[usize] {
+        let len = self.threads[index].vector_len.min(VECTOR) / 8;
+        &self.vectors[index][..len]
+    }
+
+    fn add(&mut self, tid: u32) -> Option<usize> {
+        let Some(place) = self.threads.get_mut(self.used) else {
+            self.overflow += 1;
+            return None;
+        };
+        *place = Captured {
+            tid,
+            state: State::Asked,
+            signal: 0,
+            has_registers: false,
+            sp: 0,
+            tls: 0,
+            general: [0; GENERAL],
+            vector_len: 0,
+        };
+        self.used += 1;
+        Some(self.used - 1)
+    }
+
+    /// Adds threads of process `pid` that are not there yet, other than `but`; calls `ask` for each; gives their number.
+    fn find_new(&mut self, pid: u32, but: u32, mut ask: impl FnMut(&mut Captured)) -> usize {
+        let mut path = [0; 40];
+        let Ok(directory) = sys::open(sys::proc_path(&mut path, pid, b"task"), sys::O_RDONLY | sys::O_DIRECTORY, 0)
+        else {
+            return 0;
+        };
+        let before = self.used;
+        while let Some(bytes) = read_directory(&directory, self.directory) {
+            let mut at = 0;
+            while at < bytes {
+                let (tid, next) = entry(self.directory, at);
+                at = next;
+                // New threads have ids that are not among those found before, so a search of all is what it takes.
+                if let Some(tid) = tid
+                    && tid != but
+                    && !self.found().iter().any(|thread| thread.tid == tid)
+                    && let Some(index) = self.add(tid)
+                {
+                    ask(&mut self.threads[index]);
+                }
+            }
+        }
+        self.used - before
+    }
+}
+
+fn read_directory(directory: &Fd, into: &mut [u8]) -> Option<usize> {
+    // SAFETY: the kernel writes at most `into.len()` bytes.
+    let read =
+        unsafe { sys::call(sys::nr::GETDENTS64, [directory.0, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) };
+    read.ok().filter(|bytes| *bytes > 0)
+}
+
+/// The number that a `linux_dirent64` at `at` names, if it does, and where the next one is.
+fn entry(buffer: &[u8], at: usize) -> (Option<u32>, usize) {
+    let len = buffer.get(at + 16..at + 18).map_or(0, |len| usize::from(u16::from_ne_bytes([len[0], len[1]])));
+    let name = buffer.get(at + 19..at + len.max(19)).unwrap_or(&[]);
+    let name = name.split(|&byte| byte == 0).next().unwrap_or(&[]);
+    let number = core::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
+    (number, at + len.max(24))
+}
+
+/// Threads of this process.
+pub fn count() -> usize {
+    let mut stat = [0u64; 18];
+    // SAFETY: the kernel writes a `struct stat` of 144 bytes to `stat`; the path ends in zero.
+    let asked = unsafe {
+        let path: &CStr = c"/proc/self/task";
+        sys::call(sys::nr::NEWFSTATAT, [AT_FDCWD, path.as_ptr() as usize, stat.as_mut_ptr() as usize, 0, 0, 0])
+    };
+    // st_nlink, less `.` and `..`. Without /proc nothing is known: say 0.
+    asked.map_or(0, |_| (stat[2] as usize).saturating_sub(2))
+}
+
+const AT_FDCWD: usize = -100isize as usize;
+
+/// A thread that does not answer: where the kernel says that it is.
+fn look_at(pid: u32, thread: &mut Captured, blocked_is_enough: bool) -> bool {
+    let mut buffer = [0u8; 512];
+    let mut path = [0u8; 64];
+    let Ok(stat) = sys::read_file(task_path(&mut path, pid, thread.tid, b"stat"), &mut buffer) else {
+        thread.state = State::Gone;
+        return true;
+    };
+    // `tid (name) S ...`: the name may hold anything but ends at the last parenthesis.
+    let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2)).copied();
+    if matches!(state, Some(b'Z' | b'X')) {
+        thread.state = State::Gone;
+        return true;
+    }
+    let frozen = state == Some(b'D') || blocked_is_enough && state == Some(b'S');
+    if !frozen {
+        return false;
+    }
+    // `number a0 .. a5 sp pc`, all in hexadecimal but the first.
+    let Ok(text) = sys::read_file(task_path(&mut path, pid, thread.tid, b"syscall"), &mut buffer) else { return false };
+    let field = text.split(|&byte| byte == b' ').nth(7).and_then(|field| field.strip_prefix(b"0x"));
+    let sp = field
+        .and_then(|field| core::str::from_utf8(field).ok())
+        .and_then(|field| usize::from_str_radix(field, 16).ok());
+    let Some(sp) = sp else { return false };
+    thread.sp = sp;
+    thread.state = State::Frozen;
+    // The arguments of the call are registers.
+    for (place, field) in thread.general.iter_mut().zip(text.split(|&byte| byte == b' ').skip(1).take(6)) {
+        let digits = field.strip_prefix(b"0x").and_then(|field| core::str::from_utf8(field).ok());
+        *place = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok()).unwrap_or(0);
+    }
+    thread.has_registers = true;
+    true
+}
+
+fn task_path<'a>(path: &'a mut [u8; 64], pid: u32, tid: u32, name: &[u8]) -> &'a CStr {
+    let mut digits = [0; 20];
+    let mut tail = [0u8; 32];
+    let mut used = 0;
+    for part in [&b"task/"[..], sys::decimal(u64::from(tid), &mut digits), b"/", name] {
+        tail[used..used + part.len()].copy_from_slice(part);
+        used += part.len();
+    }
+    sys::proc_path(path, pid, &tail[..used])
+}

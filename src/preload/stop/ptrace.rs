@@ -1,0 +1,123 @@
+//! Stopping by ptrace: asks all first, then waits for all (asking one by one took LeakSanitizer 1.5 s for 1,000 threads where
+//! this takes 17 to 49 ms), in rounds, until no thread appears.
+//!
+//! Runs in a helper process that shares our memory and nothing else: raw system calls only, no thread-local state.
+#![allow(unsafe_code)] // ptrace
+
+use super::{Captured, Crew, State, VECTOR, look_at};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use leakscan_engine::sys::{self, Errno, nr};
+
+const SEIZE: usize = 0x4206;
+const INTERRUPT: usize = 0x4207;
+const GETREGSET: usize = 0x4204;
+const DETACH: usize = 17;
+const GENERAL_SET: usize = 1;
+const VECTOR_SET: usize = 0x202;
+const WALL: usize = 0x4000_0000;
+const WNOHANG: usize = 1;
+
+/// After this a thread that has not stopped is looked at.
+const PATIENCE_NS: u64 = 20_000_000;
+/// After this it is left running, and named.
+const DEADLINE_NS: u64 = 2_000_000_000;
+
+fn ptrace(request: usize, tid: u32, addr: usize, data: usize) -> Result<usize, Errno> {
+    // SAFETY: each caller gives what the request takes; memory that the kernel writes is the caller's own.
+    unsafe { sys::call(nr::PTRACE, [request, tid as usize, addr, data, 0, 0]) }
+}
+
+/// Stops every thread of `pid` but `caller`.
+///
+/// # Errors
+/// Where the kernel refuses to trace the first one; nothing is stopped then.
+pub fn stop(crew: &mut Crew, pid: u32, caller: u32) -> Result<(), Errno> {
+    let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    let refused = AtomicU32::new(0);
+    loop {
+        let new = crew.find_new(pid, caller, |thread| match ptrace(SEIZE, thread.tid, 0, 0) {
+            Ok(_) => drop(ptrace(INTERRUPT, thread.tid, 0, 0)),
+            // ESRCH: it has ended.
+            Err(Errno(3)) => thread.state = State::Gone,
+            Err(error) => {
+                refused.store(error.0 as u32, Relaxed);
+                thread.state = State::Running;
+            }
+        });
+        if refused.load(Relaxed) != 0 {
+            resume(crew);
+            return Err(Errno(refused.load(Relaxed) as i32));
+        }
+        if new == 0 {
+            break;
+        }
+        wait(crew, pid, started);
+    }
+    for index in 0..crew.used {
+        if crew.threads[index].state == State::Stopped {
+            registers(&mut crew.threads[index], &mut crew.vectors[index]);
+        }
+    }
+    Ok(())
+}
+
+fn wait(crew: &mut Crew, pid: u32, started: u64) {
+    let mut pause = 2_000;
+    loop {
+        let mut asked = 0;
+        let age = sys::clock_ns(sys::CLOCK_MONOTONIC).saturating_sub(started);
+        for thread in crew.threads[..crew.used].iter_mut().filter(|thread| thread.state == State::Asked) {
+            if !stopped(thread) && !(age > PATIENCE_NS && look_at(pid, thread, false)) {
+                asked += 1;
+                if age > DEADLINE_NS {
+                    thread.state = State::Running;
+                }
+            }
+        }
+        if asked == 0 || age > DEADLINE_NS {
+            return;
+        }
+        sys::sleep_ns(pause);
+        pause = (pause * 2).min(500_000);
+    }
+}
+
+/// Whether the thread has reported; sets its state.
+fn stopped(thread: &mut Captured) -> bool {
+    let mut status = 0i32;
+    let args = [thread.tid as usize, &raw mut status as usize, WALL | WNOHANG, 0, 0, 0];
+    // SAFETY: the kernel writes one word to `status`.
+    match unsafe { sys::call(nr::WAIT4, args) } {
+        Ok(0) => return false,
+        Ok(_) if status & 0xff == 0x7f => {
+            thread.state = State::Stopped;
+            // An event stop (PTRACE_EVENT_STOP, 128) is ours or a group stop; anything else is a signal on its way.
+            if status >> 16 != 128 {
+                thread.signal = (status >> 8 & 0xff) as u32;
+            }
+        }
+        Ok(_) | Err(_) => thread.state = State::Gone,
+    }
+    true
+}
+
+fn registers(thread: &mut Captured, vector: &mut [usize; VECTOR / 8]) {
+    let mut slice = [thread.general.as_mut_ptr() as usize, size_of_val(&thread.general)];
+    if ptrace(GETREGSET, thread.tid, GENERAL_SET, slice.as_mut_ptr() as usize).is_err() {
+        thread.state = State::Running;
+        return;
+    }
+    thread.has_registers = true;
+    (thread.sp, thread.tls) = (thread.general[19], thread.general[21]);
+    slice = [vector.as_mut_ptr() as usize, VECTOR];
+    if ptrace(GETREGSET, thread.tid, VECTOR_SET, slice.as_mut_ptr() as usize).is_ok() {
+        thread.vector_len = slice[1];
+    }
+}
+
+/// Lets all go on.
+pub fn resume(crew: &Crew) {
+    for thread in crew.found().iter().filter(|thread| thread.state == State::Stopped) {
+        let _ = ptrace(DETACH, thread.tid, 0, thread.signal as usize);
+    }
+}

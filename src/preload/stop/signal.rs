@@ -1,0 +1,190 @@
+//! Stopping by a signal, where ptrace is refused (container, Yama, a debugger): each thread parks in the handler.
+//!
+//! The same signal, sent by another process, asks for a scan. The handler runs on any thread at any instruction: raw system
+//! calls and atomics only.
+#![allow(unsafe_code)] // reads the kernel's signal frame
+
+use super::{Captured, Crew, State, VECTOR, look_at};
+use crate::shims::thread_pointer;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{
+    AtomicU32, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
+use leakscan_engine::sys::{self, nr};
+
+/// Odd while threads are to park.
+static ROUND: AtomicU32 = AtomicU32::new(0);
+/// The crew of the running stop.
+static CREW: AtomicUsize = AtomicUsize::new(0);
+static SIGNAL: AtomicU32 = AtomicU32::new(0);
+
+const DEADLINE_NS: u64 = 1_000_000_000;
+const PATIENCE_NS: u64 = 5_000_000;
+const SI_TKILL: i32 = -6;
+
+/// glibc's `struct sigaction` on x86-64.
+#[repr(C)]
+struct Action {
+    handler: usize,
+    mask: [u64; 16],
+    flags: c_int,
+    restorer: usize,
+}
+
+unsafe extern "C" {
+    fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int;
+}
+
+const SA_SIGINFO: c_int = 4;
+const SA_ONSTACK: c_int = 0x0800_0000;
+const SA_RESTART: c_int = 0x1000_0000;
+
+/// Installs the handler, unless the program was started with one or ignores the signal. Called by the constructor.
+pub fn init(signal: u64) {
+    let mut old = Action { handler: 0, mask: [0; 16], flags: 0, restorer: 0 };
+    let new = Action {
+        handler: handle as *const () as usize,
+        mask: [u64::MAX; 16],
+        flags: SA_SIGINFO | SA_ONSTACK | SA_RESTART,
+        restorer: 0,
+    };
+    // SAFETY: glibc reads `new` and writes `old`; the handler lives as long as the library.
+    unsafe {
+        if sigaction(signal as c_int, core::ptr::null(), &raw mut old) == 0
+            && old.handler <= 1
+            && sigaction(signal as c_int, &raw const new, core::ptr::null_mut()) == 0
+        {
+            SIGNAL.store(signal as u32, Relaxed);
+        }
+    }
+}
+
+/// The signal that is handled; 0: none.
+pub fn number() -> u32 {
+    SIGNAL.load(Relaxed)
+}
+
+unsafe extern "C" fn handle(_: c_int, info: *const i32, context: *const c_void) {
+    // SAFETY: the kernel gives a siginfo: number, errno, code, padding, pid.
+    let (code, sender) = unsafe { (*info.add(2), *info.add(4)) };
+    let round = ROUND.load(Acquire);
+    if code == SI_TKILL && sender as u32 == sys::getpid() {
+        if round & 1 == 1 {
+            // SAFETY: the context is this thread's, and lives until the handler returns.
+            unsafe { park(round, context.cast()) };
+        }
+        return;
+    }
+    crate::trigger::request(leakscan_report::Trigger::Signal);
+}
+
+/// # Safety
+/// `context` is the handler's `ucontext`.
+unsafe fn park(round: u32, context: *const usize) {
+    let crew = CREW.load(Acquire) as *mut Crew;
+    if crew.is_null() {
+        return;
+    }
+    let tid = sys::gettid();
+    // SAFETY: the stopper set `CREW` for this round and waits for us; each thread writes its own entry only.
+    unsafe {
+        let threads = &mut *crew;
+        if let Some(index) = (0..threads.used).find(|index| threads.threads[*index].tid == tid) {
+            let thread = &mut threads.threads[index];
+            // `ucontext`: flags, link, the alternate stack (3 words), then 23 general registers, rsp the 16th; then the
+            // pointer to the vector state.
+            for (place, i) in thread.general.iter_mut().zip(0..23) {
+                *place = *context.add(5 + i);
+            }
+            thread.sp = thread.general[15];
+            thread.tls = thread_pointer();
+            thread.has_registers = true;
+            let vector = *context.add(5 + 23) as *const u8;
+            if !vector.is_null() {
+                // The frame says its own length behind a magic number, at byte 464; without it there are 512 bytes.
+                let (magic, len) = (*vector.add(464).cast::<u32>(), *vector.add(468).cast::<u32>() as usize);
+                let len = if magic == 0x4650_5853 { len.min(VECTOR) } else { 512 };
+                core::ptr::copy_nonoverlapping(vector, threads.vectors[index].as_mut_ptr().cast::<u8>(), len);
+                thread.vector_len = len;
+            }
+            thread.state = State::Stopped;
+        }
+    }
+    while ROUND.load(Acquire) == round {
+        sys::futex_wait(&ROUND, round, None);
+    }
+}
+
+/// Parks every thread of this process but the caller. `false` if there is no signal to do it by.
+///
+/// # Safety
+/// `crew` stays where it is until [`resume`].
+pub unsafe fn stop(crew: *mut Crew, pid: u32, caller: u32) -> bool {
+    let signal = number() as usize;
+    if signal == 0 {
+        return false;
+    }
+    CREW.store(crew as usize, Release);
+    ROUND.fetch_add(1, AcqRel);
+    let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    loop {
+        // SAFETY: parked threads write their own entries; here only `used` grows, and states are read.
+        let crew = unsafe { &mut *crew };
+        let new = crew.find_new(pid, caller, |_| {});
+        // Entries stand before the signal is sent, so that a thread finds its own.
+        for thread in crew.threads[..crew.used].iter_mut().filter(|thread| thread.state == State::Asked) {
+            // SAFETY: sends a signal that we handle to a thread of our own.
+            let sent = unsafe { sys::call(nr::TGKILL, [pid as usize, thread.tid as usize, signal, 0, 0, 0]) };
+            if sent.is_err() {
+                thread.state = State::Gone;
+            }
+        }
+        if new == 0 {
+            return true;
+        }
+        wait(crew, pid, started);
+    }
+}
+
+fn wait(crew: &mut Crew, pid: u32, started: u64) {
+    let mut pause = 5_000;
+    loop {
+        let age = sys::clock_ns(sys::CLOCK_MONOTONIC).saturating_sub(started);
+        let mut asked = 0;
+        for thread in crew.threads[..crew.used].iter_mut() {
+            // SAFETY: the state is written by the thread itself when it parks.
+            let state = unsafe { (&raw const thread.state).read_volatile() };
+            if state != State::Asked || age > PATIENCE_NS && blocks_signal(pid, thread) && look_at(pid, thread, true) {
+                continue;
+            }
+            asked += 1;
+            if age > DEADLINE_NS {
+                thread.state = State::Running;
+            }
+        }
+        if asked == 0 || age > DEADLINE_NS {
+            return;
+        }
+        sys::sleep_ns(pause);
+        pause = (pause * 2).min(500_000);
+    }
+}
+
+/// Whether the thread blocks our signal, or sits where no signal reaches it, so that waiting is vain.
+fn blocks_signal(pid: u32, thread: &Captured) -> bool {
+    let mut path = [0u8; 64];
+    let mut buffer = [0u8; 2048];
+    let Ok(status) = sys::read_file(super::task_path(&mut path, pid, thread.tid, b"status"), &mut buffer) else {
+        return true;
+    };
+    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"SigBlk:\t"));
+    let mask =
+        line.and_then(|mask| core::str::from_utf8(mask).ok()).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    mask.is_none_or(|mask| mask >> (number() - 1) & 1 == 1) || status.windows(8).any(|window| window == b"State:\tD")
+}
+
+/// Lets all go on.
+pub fn resume() {
+    ROUND.fetch_add(1, AcqRel);
+    sys::futex_wake(&ROUND, usize::MAX >> 33);
+}
