@@ -2,13 +2,15 @@
 #![allow(unsafe_code)] // copies the option text into memory of our own
 
 use core::ffi::{CStr, c_char};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use leakscan_engine::{arena, sys};
 use leakscan_options::Options;
-use once_cell::race::OnceRef;
 
-/// The options, if the constructor has run.
-static OPTIONS: OnceRef<'static, Settings> = OnceRef::new();
+/// Set once, by the constructor. (once_cell's cells would do, but cargo builds it with std as soon as any member of the
+/// workspace asks for that.)
+static SETTINGS: AtomicPtr<Settings> = AtomicPtr::new(core::ptr::null_mut());
 pub static PID: AtomicU32 = AtomicU32::new(0);
 pub static PPID: AtomicU32 = AtomicU32::new(0);
 /// Seconds since 1970.
@@ -27,7 +29,8 @@ pub struct Settings {
 
 /// The settings; `None` before the constructor, and then nothing but tracking goes on.
 pub fn get() -> Option<&'static Settings> {
-    OPTIONS.get()
+    // SAFETY: `init` stores a pointer to a structure that is never changed or unmapped.
+    unsafe { SETTINGS.load(Acquire).as_ref() }
 }
 
 /// Reads the environment. To be called once, by the constructor.
@@ -49,14 +52,11 @@ pub unsafe fn init(environment: *const *const c_char) -> Option<&'static Setting
     let settings = Settings { options, text, run: run.and_then(keep).filter(|run| !run.is_empty()).unwrap_or("-") };
     let place = arena::map(size_of::<Settings>())?.start as *mut Settings;
     // SAFETY: the mapping is new, large enough, aligned, and never unmapped.
-    let settings = unsafe {
-        place.write(settings);
-        &*place
-    };
-    OPTIONS.set(settings).ok()?;
+    unsafe { place.write(settings) };
+    SETTINGS.store(place, Release);
     FORKED.store(false, Relaxed);
     renew();
-    Some(settings)
+    get()
 }
 
 /// Notes who we are, at the start and in the child of a fork.

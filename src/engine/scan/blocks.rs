@@ -44,6 +44,7 @@ struct Leaf {
 pub struct Blocks<'a, S: SizeOf> {
     live: &'a LiveMap,
     sizes: &'a S,
+    /// In the order of addresses.
     leaves: &'static mut [Option<Leaf>],
     /// Address / LEAF_SPAN -> index in `leaves` + 1.
     root: &'static mut [u16],
@@ -142,10 +143,11 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
                 return Some(start_in(leaf, found, leaf.starts[found]));
             }
         }
-        // Below this leaf's first block: the last block of the nearest leaf below. A block spans at most a few leaves.
-        let index = addr / LEAF_SPAN;
-        let below = self.root.get(..index)?.iter().rposition(|slot| *slot != 0)?;
-        let leaf = self.leaf(below * LEAF_SPAN)?;
+        // Below this leaf's first block: the last block of the nearest leaf below, however far away that is (a program's
+        // break lies terabytes below its mappings).
+        let base = addr & !(LEAF_SPAN - 1);
+        let above = self.leaves[..self.used].partition_point(|leaf| leaf.as_ref().is_some_and(|leaf| leaf.base < base));
+        let leaf = self.leaves.get(above.checked_sub(1)?)?.as_ref()?;
         Some(start_in(leaf, leaf.last, leaf.starts[leaf.last]))
     }
 
@@ -335,6 +337,18 @@ mod tests {
             assert_eq!(blocks.find(addrs[1] + offset), Some((addrs[1], Place::Interior)), "{offset:#x}");
         }
         assert_eq!(blocks.find(addrs[0] + (1 << 30) + 1), None);
+    }
+
+    #[test]
+    fn a_gap_of_terabytes_costs_nothing() {
+        // A break at 16 MiB, mappings below 2^47: a search leaf by leaf would take 2 million steps for each word.
+        let addrs = [0x100_0000, 0x7fff_0000_8000];
+        let map = live(&addrs);
+        let blocks = Blocks::build(&map, &Fixed(0x30)).unwrap();
+        let misses = (0..1_000_000usize).filter(|i| blocks.find(0x7f00_0000_0000 + i * 4096).is_none()).count();
+        assert_eq!(misses, 1_000_000);
+        assert_eq!(blocks.find(addrs[1] - 1), None, "in the leaf, below its first block");
+        assert_eq!(blocks.find(addrs[1] + 1), Some((addrs[1], Place::Interior)));
     }
 
     #[test]

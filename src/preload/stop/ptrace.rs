@@ -67,7 +67,7 @@ fn wait(crew: &mut Crew, pid: u32, started: u64) {
         let mut asked = 0;
         let age = sys::clock_ns(sys::CLOCK_MONOTONIC).saturating_sub(started);
         for thread in crew.threads[..crew.used].iter_mut().filter(|thread| thread.state == State::Asked) {
-            if !stopped(thread) && !(age > PATIENCE_NS && look_at(pid, thread, false)) {
+            if !(stopped(thread) || age > PATIENCE_NS && look_at(pid, thread, false)) {
                 asked += 1;
                 if age > DEADLINE_NS {
                     thread.state = State::Running;
