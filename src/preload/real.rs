@@ -15,6 +15,7 @@ unsafe extern "C" {
     fn __libc_free(ptr: *mut c_void);
     fn dlopen(file: *const c_char, mode: c_int) -> *mut c_void;
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    fn dlerror() -> *mut c_char;
 }
 
 const NEXT: *mut c_void = -1isize as *mut c_void;
@@ -44,8 +45,18 @@ macro_rules! functions {
                     address => slot.store(address, Relaxed),
                 }
             }
+            forget_error();
         }
     };
+}
+
+/// A name that was not found has left an error behind, which the program's next dlerror would give, and which lies in blocks
+/// that were made out of our sight. Asked for twice it is gone, and so are its blocks.
+fn forget_error() {
+    for _ in 0..2 {
+        // SAFETY: takes nothing; the text is not used.
+        unsafe { dlerror() };
+    }
 }
 
 const fn name(bytes: &'static str) -> &'static CStr {
@@ -103,13 +114,14 @@ pub extern "C" fn late(slot: &'static AtomicUsize) -> usize {
         // SAFETY: dlopen and dlsym read the names. The handle is kept: the address must stay good.
         let found = unsafe {
             let handle = dlopen(library.as_ptr(), NOW_AND_ONLY_IF_LOADED);
-            if handle.is_null() { continue } else { dlsym(handle, name.as_ptr()) as usize }
+            if handle.is_null() { 0 } else { dlsym(handle, name.as_ptr()) as usize }
         };
         if found != 0 {
             slot.store(found, Relaxed);
             return found;
         }
     }
+    forget_error();
     // A C++ runtime of another name, loaded out of our sight: do what operator new and delete do at their plainest.
     if name.to_bytes().starts_with(b"_Zd") {
         plain_delete as *const () as usize
