@@ -1,0 +1,41 @@
+//! Real programs under the real library: what the tests in `tests/` are written with.
+//!
+//! A test takes a program of `programs/`, runs it under `target/release/libleakscan.so` in a folder of its own, and looks at
+//! its output, its status and its reports, which `target/release/leakscan report` has read:
+//!
+//! ```no_run
+//! use harness::program;
+//! program("roots.c").arg("bss").options("use_globals=0").run().expect_leaks(1, 1337);
+//! ```
+//!
+//! Program and test talk by lines on stdin and stdout, so that no test waits for a time to pass. Whatever hangs is killed at
+//! its deadline, and the test fails with what there is to know. A tool that is missing fails the test too: none is skipped.
+
+mod app;
+mod artifacts;
+mod outcome;
+mod programs;
+mod report;
+mod running;
+
+pub use app::{App, command};
+pub use artifacts::{Artifacts, artifacts};
+pub use outcome::Outcome;
+pub use programs::{program, source, source_path};
+pub use report::{Frame, Leak, Report, Scan, Summary, Totals, Unseen};
+pub use running::Running;
+
+/// Seconds that a program may take, unless its test says otherwise. Far more than any of them needs.
+pub const DEADLINE: u64 = 60;
+
+/// Runs a command to its end and gives what it wrote; fails with all of it if the command does.
+///
+/// # Panics
+/// If the command cannot be started or fails.
+#[must_use]
+pub fn must(command: &mut std::process::Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
+    stdout.into_owned()
+}

@@ -1,0 +1,104 @@
+//! What a program has done, and what its reports say.
+
+use crate::app::App;
+use crate::report::{Leak, Report};
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+/// A program that has ended.
+#[derive(Clone)]
+pub struct Outcome {
+    pub app: App,
+    pub pid: u32,
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// It must have ended with status 0.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn ok(&self) -> &Self {
+        assert!(self.status.success(), "{}\n{self:?}", self.status);
+        self
+    }
+
+    /// The paths of all reports in the app's folder, `.old` ones included.
+    ///
+    /// # Panics
+    /// If the folder cannot be read.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.app.folder()).unwrap().map(|entry| entry.unwrap().path());
+        let is_report =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"leakscan."));
+        let mut files: Vec<_> = entries.filter(is_report).collect();
+        files.sort();
+        files
+    }
+
+    /// All reports in the app's folder.
+    #[must_use]
+    pub fn reports(&self) -> Vec<Report> {
+        self.files().into_iter().map(Report::read).collect()
+    }
+
+    /// The report of the program itself.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.report_of(self.pid)
+    }
+
+    /// The report of a process that it has started.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn report_of(&self, pid: u32) -> Report {
+        let path = self.app.path(&format!("leakscan.{pid}"));
+        assert!(path.exists(), "no {}, but {:?}\n{self:?}", path.display(), self.files());
+        Report::read(path)
+    }
+
+    /// It has ended with status 0, and there are no leaks in its last scan.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn expect_clean(&self) {
+        self.ok();
+        let report = self.report();
+        assert!(report.leaks.is_empty(), "no leak was expected: {report:?}\n{self:?}");
+    }
+
+    /// It has ended with status 0, and its last scan has leaks of this many blocks and bytes in all, all of them confirmed.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn expect_leaks(&self, blocks: u64, bytes: u64) {
+        self.ok();
+        let report = self.report();
+        let found = total(&report.leaks);
+        assert_eq!(found, (blocks, bytes), "(blocks, bytes) of all leaks: {report:?}\n{self:?}");
+        let suspected = report.leaks.iter().filter(|leak| leak.status != "confirmed").count();
+        assert_eq!(suspected, 0, "leaks that are not confirmed: {report:?}");
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { app, pid, status, stdout, stderr } = self;
+        write!(f, "\n{:?}\npid {pid}, {status}\nstdout: {stdout}\nstderr: {stderr}", app.command())
+    }
+}
+
+/// Blocks and bytes in all.
+pub(crate) fn total<'a>(leaks: impl IntoIterator<Item = &'a Leak>) -> (u64, u64) {
+    leaks.into_iter().fold((0, 0), |(blocks, bytes), leak| (blocks + leak.blocks, bytes + leak.bytes))
+}

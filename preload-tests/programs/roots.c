@@ -1,0 +1,435 @@
+// Keeps a block of 1337 bytes by one pointer, in the place that the first argument names, and calls exit.
+#include "test.h"
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <time.h>
+#include <ucontext.h>
+
+typedef void *volatile Slot;
+
+static NOINLINE void *make(void) {
+    void *block = malloc(1337);
+    memset(block, 0, 1337);
+    return block;
+}
+
+static Slot *target;
+static NOINLINE void put(void) { *target = make(); }
+// Puts a new block's address there, and nowhere else.
+static void keep_at(Slot *place) {
+    target = place;
+    below(put);
+    target = 0;
+}
+// The same with all bits turned, so that no scan takes it for a pointer.
+static uintptr_t hidden;
+static NOINLINE void put_hidden(void) { hidden = ~(uintptr_t)make(); }
+
+static int ready[2], never[2];
+static NOINLINE void park(void) {
+    check(write(ready[1], "", 1) == 1);
+    char byte;
+    check(read(never[0], &byte, 1) == 1);
+}
+static void start(void *(*routine)(void *)) {
+    pthread_t thread;
+    check(pthread_create(&thread, 0, routine, 0) == 0);
+    char byte;
+    check(read(ready[0], &byte, 1) == 1);
+}
+static void start_and_join(void *(*routine)(void *)) {
+    pthread_t thread;
+    check(pthread_create(&thread, 0, routine, 0) == 0);
+    pthread_join(thread, 0);
+}
+
+// Globals
+static Slot data = (void *)8, bss;
+static Slot relro[1024] __attribute__((section(".data.rel.ro"), aligned(4096))) = {(void *)8};
+static void in_data(void) { keep_at(&data); }
+static void in_bss(void) { keep_at(&bss); }
+static void in_relro(void) {
+    check(mprotect((void *)relro, sizeof relro, PROT_READ | PROT_WRITE) == 0);
+    keep_at(&relro[5]);
+    check(mprotect((void *)relro, sizeof relro, PROT_READ) == 0);
+}
+
+// A library that dlopen loads: its path is the second argument.
+static const char *library;
+static Slot *of_library(const char *function) {
+    static void *handle;
+    if (!handle) handle = dlopen(library, RTLD_NOW);
+    check(handle != 0);
+    Slot *(*get)(void) = (Slot * (*)(void)) dlsym(handle, function);
+    check(get != 0);
+    return get();
+}
+static void in_library_data(void) { keep_at(of_library("data")); }
+static void in_library_bss(void) { keep_at(of_library("bss")); }
+static void in_library_tls(void) { keep_at(of_library("tls")); }
+static void *library_tls_thread(void *_) {
+    (void)_;
+    in_library_tls();
+    park();
+    return 0;
+}
+static void in_library_tls_of_thread(void) { start(library_tls_thread); }
+
+// Stacks
+static void *stack_thread(void *_) {
+    (void)_;
+    Slot local = 0;
+    keep_at(&local);
+    park();
+    return local;
+}
+static void on_thread_stack(void) { start(stack_thread); }
+static NOINLINE void on_popped_frame(void) {
+    volatile char room[20 << 10];
+    room[0] = room[1] = 0;
+    Slot local = make();
+    (void)local;
+}
+static void popped(void) { on_popped_frame(); }
+static void *popped_thread(void *_) {
+    (void)_;
+    on_popped_frame();
+    park();
+    return 0;
+}
+static void popped_of_thread(void) { start(popped_thread); }
+static void *full_block_thread(void *_) {
+    (void)_;
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, 0);
+    return stack_thread(0);
+}
+static void on_stack_of_blocking_thread(void) { start(full_block_thread); }
+static void *red_zone_thread(void *_) {
+    (void)_;
+    below(put_hidden);
+    __asm__ volatile("mov %[hidden], %%rbx\n not %%rbx\n mov %%rbx, -120(%%rsp)\n xor %%ebx, %%ebx\n"
+                     "mov %[fd], %%edi\n mov $1, %%eax\n lea %[byte], %%rsi\n mov $1, %%edx\n syscall\n"
+                     "1: pause\n jmp 1b"
+                     :
+                     : [hidden] "m"(hidden), [fd] "m"(ready[1]), [byte] "m"(bss)
+                     : "rbx", "rax", "rcx", "rdx", "rsi", "rdi", "r11", "memory");
+    return 0;
+}
+static void in_red_zone(void) { start(red_zone_thread); }
+
+// A thread on another stack than its own: a coroutine, an alternate signal stack.
+static ucontext_t first, second;
+static void coroutine(void) {
+    Slot local = 0;
+    keep_at(&local);
+    swapcontext(&second, &first);
+    (void)*(char *)local;
+}
+static void suspend_on(void *stack) {
+    getcontext(&second);
+    second.uc_stack.ss_sp = stack;
+    second.uc_stack.ss_size = 256 << 10;
+    second.uc_link = 0;
+    makecontext(&second, coroutine, 0);
+    swapcontext(&first, &second);
+}
+static NOINLINE void *map(size_t size) {
+    void *at = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(at != MAP_FAILED);
+    return at;
+}
+static Slot stack_block;
+static void coroutine_on_block(void) {
+    stack_block = malloc(256 << 10);
+    suspend_on(stack_block);
+}
+static void coroutine_on_mapping(void) { suspend_on(map(256 << 10)); }
+static void handler(int _) {
+    (void)_;
+    park();
+}
+static void *alternate_thread(void *_) {
+    (void)_;
+    stack_t stack = {.ss_sp = map(64 << 10), .ss_size = 64 << 10};
+    sigaltstack(&stack, 0);
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
+    sigaction(SIGUSR1, &action, 0);
+    Slot local = 0;
+    keep_at(&local);
+    raise(SIGUSR1);
+    return local;
+}
+static void below_alternate_stack(void) { start(alternate_thread); }
+
+// Registers, of a thread that runs
+static void *register_thread(void *_) {
+    (void)_;
+    below(put_hidden);
+    __asm__ volatile("mov %[hidden], %%rbx\n not %%rbx\n"
+                     "mov %[fd], %%edi\n mov $1, %%eax\n lea %[byte], %%rsi\n mov $1, %%edx\n syscall\n"
+                     "1: pause\n jmp 1b"
+                     :
+                     : [hidden] "m"(hidden), [fd] "m"(ready[1]), [byte] "m"(bss)
+                     : "rbx", "rax", "rcx", "rdx", "rsi", "rdi", "r11", "memory");
+    return 0;
+}
+static void in_register(void) { start(register_thread); }
+static void *vector_thread(void *_) {
+    (void)_;
+    below(put_hidden);
+    __asm__ volatile("mov %[hidden], %%rbx\n not %%rbx\n movq %%rbx, %%xmm9\n pslldq $8, %%xmm9\n xor %%ebx, %%ebx\n"
+                     "mov %[fd], %%edi\n mov $1, %%eax\n lea %[byte], %%rsi\n mov $1, %%edx\n syscall\n"
+                     "1: pause\n jmp 1b"
+                     :
+                     : [hidden] "m"(hidden), [fd] "m"(ready[1]), [byte] "m"(bss)
+                     : "rbx", "rax", "rcx", "rdx", "rsi", "rdi", "r11", "xmm9", "memory");
+    return 0;
+}
+static void in_vector_register(void) { start(vector_thread); }
+// A thread that waits in a system call of which the pointer is an argument.
+static void *argument_thread(void *_) {
+    (void)_;
+    below(put_hidden);
+    __asm__ volatile("mov %[hidden], %%rbx\n not %%rbx\n"
+                     "mov %[fd], %%edi\n mov $1, %%eax\n lea %[byte], %%rsi\n mov $1, %%edx\n syscall\n"
+                     "mov %[never], %%edi\n mov %%rbx, %%rsi\n xor %%ebx, %%ebx\n xor %%eax, %%eax\n mov $10, %%edx\n syscall"
+                     :
+                     : [hidden] "m"(hidden), [fd] "m"(ready[1]), [byte] "m"(bss), [never] "m"(never[0])
+                     : "rbx", "rax", "rcx", "rdx", "rsi", "rdi", "r11", "memory");
+    return 0;
+}
+static void in_argument(void) { start(argument_thread); }
+
+// Thread-local storage
+static __thread Slot tls;
+static void in_tls(void) { keep_at(&tls); }
+static void *tls_thread(void *_) {
+    (void)_;
+    in_tls();
+    park();
+    return 0;
+}
+static void in_tls_of_thread(void) { start(tls_thread); }
+static void *tls_thread_that_ends(void *_) {
+    (void)_;
+    in_tls();
+    return 0;
+}
+static void in_tls_of_ended_thread(void) { start_and_join(tls_thread_that_ends); }
+static void *stack_thread_that_ends(void *_) {
+    (void)_;
+    Slot local = make();
+    (void)local;
+    return 0;
+}
+static void on_stack_of_ended_thread(void) { start_and_join(stack_thread_that_ends); }
+static pthread_key_t keys[64];
+static int which;
+static NOINLINE void set_specific(void) { pthread_setspecific(keys[which], make()); }
+static void specific(int key) {
+    for (int i = 0; i < 64; i++) check(pthread_key_create(&keys[i], 0) == 0);
+    which = key;
+    below(set_specific);
+}
+static void in_specific(void) { specific(3); }
+static void in_late_specific(void) { specific(60); }
+static void *specific_thread(void *_) {
+    (void)_;
+    specific(3);
+    park();
+    return 0;
+}
+static void in_specific_of_thread(void) { start(specific_thread); }
+
+// Mappings
+static void in_anonymous(void) { keep_at((Slot *)map(8192) + 5); }
+static void in_read_only(void) {
+    Slot *page = map(4096);
+    keep_at(page + 5);
+    check(mprotect((void *)page, 4096, PROT_READ) == 0);
+}
+static void in_closed_page(void) {
+    Slot *page = map(4096);
+    keep_at(page + 5);
+    check(mprotect((void *)page, 4096, PROT_NONE) == 0);
+}
+static void in_page_not_forked(void) {
+    Slot *page = map(4096);
+    keep_at(page + 5);
+    check(madvise((void *)page, 4096, MADV_DONTFORK) == 0);
+}
+static void in_page_wiped_on_fork(void) {
+    Slot *page = map(4096);
+    keep_at(page + 5);
+    check(madvise((void *)page, 4096, MADV_WIPEONFORK) == 0);
+}
+static Slot *of_file(int file, int flags) {
+    check(file >= 0 && ftruncate(file, 8192) == 0);
+    Slot *at = mmap(0, 8192, PROT_READ | PROT_WRITE, flags, file, 0);
+    check(at != MAP_FAILED);
+    close(file);
+    return at + 700;
+}
+static int new_file(void) { return open("mapped", O_RDWR | O_CREAT | O_TRUNC, 0600); }
+static void in_private_file(void) { keep_at(of_file(new_file(), MAP_PRIVATE)); }
+static void in_shared_file(void) { keep_at(of_file(new_file(), MAP_SHARED)); }
+static void in_memfd(void) { keep_at(of_file(memfd_create("m", 0), MAP_SHARED)); }
+static void in_shared_anonymous(void) {
+    keep_at((Slot *)mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) + 700);
+}
+static void in_shm(void) {
+    int id = shmget(IPC_PRIVATE, 8192, 0600);
+    Slot *at = shmat(id, 0, 0);
+    shmctl(id, IPC_RMID, 0);
+    check(at != (void *)-1);
+    keep_at(at + 5);
+}
+static void in_code(void) {
+    // As a JIT compiler leaves it: an immediate at an odd address.
+    char *page = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(page != MAP_FAILED);
+    below(put_hidden);
+    uintptr_t pointer = ~hidden;
+    memcpy(page + 101, &pointer, sizeof pointer);
+    *(volatile uintptr_t *)&pointer = 0;
+    scrub();
+    check(mprotect(page, 4096, PROT_READ | PROT_EXEC) == 0);
+}
+static void in_sbrk(void) {
+    char *at = sbrk(8192);
+    check(at != (void *)-1);
+    keep_at((Slot *)(((uintptr_t)at + 64) & ~63ul));
+}
+
+// What the kernel keeps
+static void in_epoll(void) {
+    int epoll = epoll_create1(0);
+    below(put_hidden);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = (void *)~hidden};
+    check(epoll_ctl(epoll, EPOLL_CTL_ADD, ready[0], &event) == 0);
+    memset(&event, 0, sizeof event);
+    scrub();
+}
+static void in_timer(void) {
+    below(put_hidden);
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2};
+    event.sigev_value.sival_ptr = (void *)~hidden;
+    timer_t timer;
+    check(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
+    memset(&event, 0, sizeof event);
+    scrub();
+}
+
+// By way of other blocks, and in other forms
+static void in_block(void) {
+    bss = malloc(64);
+    keep_at((Slot *)bss + 3);
+}
+static void in_freed_block(void) {
+    Slot *block = malloc(2000);
+    keep_at(block + 100);
+    free((void *)block);
+    block = 0;
+}
+static void to_the_middle(void) {
+    keep_at(&bss);
+    bss = (char *)bss + 700;
+}
+static void to_the_end(void) {
+    keep_at(&bss);
+    // The last word that malloc has rounded the size up to.
+    bss = (char *)bss + 1344;
+}
+static void with_tag(void) {
+    keep_at(&bss);
+    bss = (char *)bss + 5;
+}
+static void mangled(void) {
+    // As setjmp keeps rbp: mixed with a secret of the thread.
+    below(put_hidden);
+    uintptr_t secret;
+    __asm__("mov %%fs:0x30, %0" : "=r"(secret));
+    uintptr_t value = ~hidden ^ secret;
+    bss = malloc(sizeof(jmp_buf));
+    ((volatile uintptr_t *)bss)[1] = value << 17 | value >> 47;
+    scrub();
+}
+
+static const struct {
+    const char *name;
+    void (*keep)(void);
+} places[] = {
+    {"data", in_data},
+    {"bss", in_bss},
+    {"relro", in_relro},
+    {"library_data", in_library_data},
+    {"library_bss", in_library_bss},
+    {"library_tls", in_library_tls},
+    {"library_tls_of_thread", in_library_tls_of_thread},
+    {"thread_stack", on_thread_stack},
+    {"popped_frame", popped},
+    {"popped_frame_of_thread", popped_of_thread},
+    {"stack_of_blocking_thread", on_stack_of_blocking_thread},
+    {"red_zone", in_red_zone},
+    {"coroutine_on_block", coroutine_on_block},
+    {"coroutine_on_mapping", coroutine_on_mapping},
+    {"below_alternate_stack", below_alternate_stack},
+    {"register", in_register},
+    {"vector_register", in_vector_register},
+    {"argument", in_argument},
+    {"tls", in_tls},
+    {"tls_of_thread", in_tls_of_thread},
+    {"tls_of_ended_thread", in_tls_of_ended_thread},
+    {"stack_of_ended_thread", on_stack_of_ended_thread},
+    {"specific", in_specific},
+    {"late_specific", in_late_specific},
+    {"specific_of_thread", in_specific_of_thread},
+    {"anonymous", in_anonymous},
+    {"read_only", in_read_only},
+    {"closed_page", in_closed_page},
+    {"page_not_forked", in_page_not_forked},
+    {"page_wiped_on_fork", in_page_wiped_on_fork},
+    {"private_file", in_private_file},
+    {"shared_file", in_shared_file},
+    {"memfd", in_memfd},
+    {"shared_anonymous", in_shared_anonymous},
+    {"shm", in_shm},
+    {"code", in_code},
+    {"sbrk", in_sbrk},
+    {"epoll", in_epoll},
+    {"timer", in_timer},
+    {"block", in_block},
+    {"freed_block", in_freed_block},
+    {"to_the_middle", to_the_middle},
+    {"to_the_end", to_the_end},
+    {"with_tag", with_tag},
+    {"mangled", mangled},
+};
+
+int main(int count, char **words) {
+    check(count >= 2 && pipe(ready) == 0 && pipe(never) == 0);
+    if (count > 2) library = words[2];
+    if (is(words[1], "stack")) {
+        Slot local = 0;
+        keep_at(&local);
+        exit(0);
+    }
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        if (is(words[1], places[i].name)) {
+            places[i].keep();
+            scrub();
+            exit(0);
+        }
+    }
+    say("no such place");
+    return 96;
+}

@@ -1,0 +1,185 @@
+//! Each kind of place that keeps a block: with its switch on there is no leak, with its switch off the block is one.
+
+use harness::{Outcome, program, source};
+
+fn run(place: &str, options: &str) -> Outcome {
+    program("roots.c").arg(place).arg(source("roots_library.c")).options(options).run()
+}
+
+/// The block is kept by that class of roots and by no other, whichever way threads are stopped.
+fn kept_by(class: &str, place: &str) {
+    for stop in ["ptrace", "signal"] {
+        run(place, &format!("stop={stop}:{class}=1")).expect_clean();
+        lost(place, &format!("stop={stop}:{class}=0"));
+    }
+}
+
+/// The block is a leak. (Without a class of roots blocks of the system's libraries may be, too.)
+fn lost(place: &str, options: &str) {
+    let outcome = run(place, options);
+    let report = outcome.ok().report();
+    assert_eq!(report.total_through("make"), (1, 1337), "{place} with {options}: {outcome:?} {report:?}");
+}
+
+/// The block is a leak, and the only one.
+fn never_kept(place: &str) {
+    for stop in ["ptrace", "signal"] {
+        run(place, &format!("stop={stop}")).expect_leaks(1, 1337);
+    }
+}
+
+#[test]
+fn initialised_data() {
+    kept_by("use_globals", "data");
+}
+
+#[test]
+fn zeroed_data() {
+    kept_by("use_globals", "bss");
+}
+
+#[test]
+fn data_that_is_read_only_after_relocation() {
+    kept_by("use_globals", "relro");
+}
+
+#[test]
+fn data_of_a_loaded_library() {
+    kept_by("use_globals", "library_data");
+    kept_by("use_globals", "library_bss");
+}
+
+#[test]
+fn stack_of_main() {
+    kept_by("use_stacks", "stack");
+}
+
+#[test]
+fn stack_of_another_thread() {
+    kept_by("use_stacks", "thread_stack");
+}
+
+#[test]
+fn stack_of_a_thread_that_blocks_all_signals() {
+    kept_by("use_stacks", "stack_of_blocking_thread");
+}
+
+#[test]
+fn red_zone_below_the_stack_pointer() {
+    kept_by("use_stacks", "red_zone");
+}
+
+#[test]
+fn stack_below_an_alternate_signal_stack() {
+    kept_by("use_stacks", "below_alternate_stack");
+}
+
+#[test]
+fn stack_of_a_coroutine() {
+    run("coroutine_on_block", "").expect_clean();
+    kept_by("use_mappings", "coroutine_on_mapping");
+}
+
+#[test]
+fn popped_frames_keep_nothing() {
+    never_kept("popped_frame");
+    never_kept("popped_frame_of_thread");
+}
+
+#[test]
+fn callee_saved_register() {
+    kept_by("use_registers", "register");
+}
+
+#[test]
+fn upper_half_of_a_vector_register() {
+    kept_by("use_registers", "vector_register");
+}
+
+#[test]
+fn argument_of_a_waiting_system_call() {
+    kept_by("use_registers", "argument");
+}
+
+#[test]
+fn thread_local_storage() {
+    kept_by("use_tls", "tls");
+    kept_by("use_tls", "tls_of_thread");
+}
+
+#[test]
+fn thread_local_storage_of_a_loaded_library() {
+    run("library_tls", "").expect_clean();
+    kept_by("use_tls", "library_tls_of_thread");
+}
+
+#[test]
+fn pthread_specific_values() {
+    kept_by("use_tls", "specific");
+    kept_by("use_tls", "specific_of_thread");
+    kept_by("use_tls", "late_specific");
+}
+
+#[test]
+fn ended_threads_keep_nothing() {
+    never_kept("tls_of_ended_thread");
+    never_kept("stack_of_ended_thread");
+}
+
+#[test]
+fn private_mappings() {
+    for place in ["anonymous", "read_only", "closed_page", "private_file"] {
+        kept_by("use_mappings", place);
+    }
+}
+
+#[test]
+fn shared_mappings() {
+    for place in ["shared_file", "memfd", "shared_anonymous", "shm"] {
+        kept_by("use_mappings", place);
+    }
+}
+
+#[test]
+fn pages_that_a_fork_does_not_copy() {
+    kept_by("use_mappings", "page_not_forked");
+    kept_by("use_mappings", "page_wiped_on_fork");
+}
+
+#[test]
+fn unaligned_word_in_generated_code() {
+    kept_by("use_mappings", "code");
+}
+
+#[test]
+fn memory_from_sbrk() {
+    kept_by("use_mappings", "sbrk");
+}
+
+#[test]
+fn data_of_epoll() {
+    kept_by("use_kernel", "epoll");
+}
+
+#[test]
+fn value_of_a_timer() {
+    kept_by("use_kernel", "timer");
+}
+
+#[test]
+fn blocks_keep_blocks_and_freed_ones_do_not() {
+    run("block", "").expect_clean();
+    never_kept("freed_block");
+}
+
+#[test]
+fn pointers_that_are_not_to_the_start() {
+    for place in ["to_the_middle", "to_the_end", "with_tag"] {
+        kept_by("use_globals", place);
+    }
+}
+
+#[test]
+fn pointer_mangled_as_in_a_jmp_buf() {
+    run("mangled", "").expect_clean();
+}
