@@ -67,6 +67,18 @@ impl Outcome {
         Report::read(path)
     }
 
+    /// A number that the program's last whole scan has measured: a field of the report's `stats` line.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    #[must_use]
+    pub fn stat(&self, name: &str) -> u64 {
+        let text = fs::read_to_string(self.app.path(&format!("leakscan.{}", self.pid))).unwrap();
+        let line = text.lines().rfind(|line| line.starts_with("stats ")).unwrap_or("");
+        let value = line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name} in `{line}`"))
+    }
+
     /// It has ended with status 0, and there are no leaks in its last scan.
     ///
     /// # Panics

@@ -1,0 +1,86 @@
+//! C++: every form of operator new and delete, what they throw, and a program's own.
+
+use harness::{App, program};
+
+const FORMS: [(&str, u64); 10] = [
+    ("plain", 1337),
+    ("array", 1337),
+    ("nothrow", 1337),
+    ("array_nothrow", 1337),
+    ("over_aligned", 1344),
+    ("array_over_aligned", 1344),
+    ("over_aligned_nothrow", 1344),
+    ("array_over_aligned_nothrow", 1344),
+    ("direct_call", 1337),
+    // libstdc++ rounds what it asks aligned_alloc for up to the alignment.
+    ("direct_aligned_call", 1344),
+];
+
+fn form(name: &str, fate: &str) -> App {
+    program("operators.cc").args([name, fate])
+}
+
+#[test]
+fn every_form_of_new_is_a_leak_of_its_caller() {
+    for (name, bytes) in FORMS {
+        let outcome = form(name, "lose").run();
+        outcome.expect_leaks(1, bytes);
+        let report = outcome.report();
+        // Neither our frames nor those of the operators stand before it.
+        let first = report.leaks[0].functions()[0].to_owned();
+        assert!(first == name || first.starts_with(&format!("{name}(")), "{name}: {report:?}");
+    }
+}
+
+#[test]
+fn what_is_kept_or_deleted_is_no_leak() {
+    for (name, _) in FORMS {
+        for options in ["", "sample=1"] {
+            form(name, "keep").options(options).run().expect_clean();
+            let outcome = form(name, "delete").options(options).run();
+            outcome.expect_clean();
+            let unseen = outcome.report().last().unseen.clone();
+            assert!(unseen.iter().all(|unseen| unseen.what == "sampling"), "{name}: {unseen:?}");
+        }
+    }
+}
+
+#[test]
+fn bad_alloc_and_new_handler_work() {
+    form("failures", "").run_as_bare().expect_clean();
+}
+
+#[test]
+fn containers_and_exceptions_work() {
+    form("containers", "").run_as_bare().expect_clean();
+    form("containers", "").options("sample=512").run_as_bare().expect_clean();
+}
+
+#[test]
+fn a_string_and_its_text() {
+    let outcome = form("string", "").run();
+    outcome.expect_leaks(2, 32 + 1337);
+    let report = outcome.report();
+    assert_eq!((report.summary.direct.blocks, report.summary.direct.bytes), (1, 32), "{report:?}");
+    assert_eq!((report.summary.indirect.blocks, report.summary.indirect.bytes), (1, 1337), "{report:?}");
+    let direct = report.leaks.iter().find(|leak| leak.kind == "direct").unwrap();
+    assert_eq!((direct.indirect_blocks, direct.indirect_bytes), (1, 1337), "{report:?}");
+}
+
+#[test]
+fn blocks_freed_by_another_family_are_counted() {
+    let outcome = form("mismatches", "").run();
+    outcome.expect_clean();
+    let report = outcome.report();
+    let counted = report.last().unseen.iter().find(|unseen| unseen.what == "mismatch").map(|unseen| unseen.count);
+    assert_eq!(counted, Some(4), "{report:?}");
+}
+
+#[test]
+fn a_programs_own_operators_keep_working() {
+    let outcome = program("own_operators.cc").run_as_bare();
+    outcome.expect_leaks(1, 1337);
+    assert!(outcome.stdout.ends_with(" made, 2 deleted\n"), "{outcome:?}");
+    let report = outcome.report();
+    assert_eq!(report.total_through("lose"), (1, 1337), "{report:?}");
+}
