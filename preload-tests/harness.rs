@@ -39,3 +39,9 @@ pub fn must(command: &mut std::process::Command) -> String {
     assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
     stdout.into_owned()
 }
+
+/// Whether the tests run as root: some things only root can arrange, and some only others are refused.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

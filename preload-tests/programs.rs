@@ -3,7 +3,7 @@
 //! A source may begin with `// flags: ...`, which are added to the compiler's. With `-shared` among them it is a library.
 
 use crate::app::App;
-use crate::artifacts::artifacts;
+use crate::artifacts::{artifacts, workspace};
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -68,11 +68,15 @@ fn compiler(kind: &str) -> Command {
     match kind {
         "c" => {
             command = Command::new("gcc");
-            command.args(c).args(["-std=gnu17", "-D_GNU_SOURCE", "-Werror=implicit-function-declaration"]);
+            command.args(c).arg("-I").arg(include()).args([
+                "-std=gnu17",
+                "-D_GNU_SOURCE",
+                "-Werror=implicit-function-declaration",
+            ]);
         }
         "cc" => {
             command = Command::new("g++");
-            command.args(c).arg("-std=c++17");
+            command.args(c).arg("-I").arg(include()).arg("-std=c++17");
         }
         "rs" => {
             command = Command::new("rustc");
@@ -83,9 +87,16 @@ fn compiler(kind: &str) -> Command {
     command
 }
 
+/// Where leakscan.h is.
+fn include() -> PathBuf {
+    workspace().join("include")
+}
+
+/// What the sources may include.
 fn headers() -> Vec<String> {
-    let folder = fs::read_dir(source_path("")).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = folder.filter(|path| path.extension().is_some_and(|end| end == "h")).collect();
+    let entries = [source_path(""), include()].map(|folder| fs::read_dir(folder).unwrap());
+    let all = entries.into_iter().flatten().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = all.filter(|path| path.extension().is_some_and(|end| end == "h")).collect();
     paths.sort();
     paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{ChildStdin, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{JoinHandle, spawn};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// See the module. Killed, with all its process group, when it is dropped before its end.
 pub struct Running {
@@ -94,6 +94,21 @@ impl Running {
         Report::from_json(&crate::must(&mut crate::command(args)))
     }
 
+    /// Waits until its report has that many whole scans.
+    ///
+    /// # Panics
+    /// If its deadline passes before that.
+    pub fn wait_for_scans(&mut self, number: usize) {
+        let path = self.app.path(&format!("leakscan.{}", self.pid));
+        let whole = |text: String| text.lines().filter(|line| line.starts_with("end ")).count();
+        while std::fs::read_to_string(&path).map_or(0, whole) < number {
+            if self.left().is_zero() {
+                self.fail(&format!("wanted {number} scans"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits for its end, with nothing more on its stdin.
     ///
     /// # Panics
@@ -111,13 +126,13 @@ impl Running {
             if self.left().is_zero() {
                 self.fail("it has ended, but another process keeps its stdout or stderr open");
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
         let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
         Outcome { app: self.app.clone(), pid: self.pid, status, stdout, stderr }
     }
 
-    fn left(&self) -> std::time::Duration {
+    fn left(&self) -> Duration {
         self.app.deadline.saturating_sub(self.begun.elapsed())
     }
 

@@ -1,18 +1,11 @@
 // What the test programs share: losing a pointer for good, and talking to the test.
 #pragma once
+#include "leakscan.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-extern int leakscan_scan(void) __attribute__((weak));
-#ifdef __cplusplus
-}
-#endif
 
 // Overwrites the stack below the caller, and every register that may hold a stale pointer.
 static NOINLINE __attribute__((unused)) void scrub(void) {
@@ -40,6 +33,12 @@ static NOINLINE __attribute__((unused)) void deeply(void (*function)(void)) {
 static __attribute__((unused)) void below(void (*function)(void)) {
     deeply(function);
     scrub();
+}
+
+// Scans now, with nothing of the caller's past in the way.
+static __attribute__((unused)) void scan(void) {
+    scrub();
+    LEAKSCAN_SCAN();
 }
 
 // A line to the test, without stdio, which would allocate.

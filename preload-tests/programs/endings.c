@@ -1,0 +1,58 @@
+// Loses one block of 1337 bytes and ends in the way that the first argument names.
+#include "test.h"
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+
+static NOINLINE void lose(void) { memset(malloc(1337), 0, 1337); }
+static void handler(int number) { _exit(number - SIGUSR1 + 5); }
+static void *thread_that_exits(void *_) {
+    (void)_;
+    exit(5);
+}
+static void *thread_that_ends(void *_) {
+    (void)_;
+    return 0;
+}
+static void second_exit(void) { _exit(5); }
+
+int main(int count, char **words) {
+    check(count >= 2);
+    const char *way = words[1];
+    // A scan of the living program first.
+    if (count > 2) scan();
+    printf("by %s\n", way);
+    fflush(stdout);
+    below(lose);
+    if (is(way, "return")) return 5;
+    if (is(way, "exit")) exit(5);
+    if (is(way, "_exit")) _exit(5);
+    if (is(way, "_Exit")) _Exit(5);
+    if (is(way, "quick_exit")) quick_exit(5);
+    if (is(way, "exit_group")) syscall(SYS_exit_group, 5);
+    if (is(way, "abort")) abort();
+    if (is(way, "segv")) raise(SIGSEGV);
+    if (is(way, "fault")) *(volatile int *)8 = 1;
+    if (is(way, "term")) raise(SIGTERM);
+    if (is(way, "kill")) raise(SIGKILL);
+    if (is(way, "exec")) execl("/bin/sh", "sh", "-c", "exit 5", (char *)0);
+    pthread_t thread;
+    if (is(way, "handler")) {
+        signal(SIGUSR1, handler);
+        raise(SIGUSR1);
+    }
+    if (is(way, "thread")) {
+        pthread_create(&thread, 0, thread_that_exits, 0);
+        pthread_join(thread, 0);
+    }
+    if (is(way, "last_thread")) {
+        pthread_create(&thread, 0, thread_that_ends, 0);
+        pthread_exit(0);
+    }
+    if (is(way, "exit_in_exit")) {
+        atexit(second_exit);
+        exit(7);
+    }
+    return 96;
+}

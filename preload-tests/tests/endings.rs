@@ -1,0 +1,76 @@
+//! The last scan: made once, whichever way the program ends by itself; and what stays when it is ended.
+
+use harness::{Outcome, program};
+
+fn end(by: &str, options: &str) -> Outcome {
+    program("endings.c").arg(by).options(options).run_as_bare()
+}
+
+fn scanned_once_at_the_end(by: &str) {
+    let outcome = end(by, "");
+    let report = outcome.report();
+    assert_eq!(report.triggers(), ["exit"], "{by}: {outcome:?}");
+    assert_eq!(report.total(), (1, 1337), "{by}: {report:?}");
+    assert_eq!(report.leaks[0].status, "confirmed");
+    let outcome = end(by, "scan_at_exit=0");
+    assert_eq!(outcome.files().len(), 0, "{by}: {outcome:?}");
+}
+
+#[test]
+fn return_from_main_and_exit() {
+    scanned_once_at_the_end("return");
+    scanned_once_at_the_end("exit");
+    scanned_once_at_the_end("exit_in_exit");
+}
+
+#[test]
+fn underscore_exit() {
+    scanned_once_at_the_end("_exit");
+    scanned_once_at_the_end("_Exit");
+    scanned_once_at_the_end("handler");
+}
+
+#[test]
+fn quick_exit() {
+    scanned_once_at_the_end("quick_exit");
+}
+
+#[test]
+fn end_by_a_thread() {
+    scanned_once_at_the_end("thread");
+    scanned_once_at_the_end("last_thread");
+}
+
+#[test]
+fn exit_scan_comes_behind_earlier_ones() {
+    let outcome = program("endings.c").args(["exit", "scan first"]).run();
+    let report = outcome.report();
+    assert_eq!(report.triggers(), ["api", "exit"]);
+    assert_eq!(report.total(), (1, 1337));
+}
+
+/// An end that nobody is told of: scans made before stand in the report, whole.
+#[test]
+fn earlier_scans_outlast_a_sudden_end() {
+    for by in ["exit_group", "abort", "segv", "fault", "term", "kill"] {
+        let outcome = end(by, "");
+        assert_eq!(outcome.files().len(), 0, "{by}: {outcome:?}");
+        let app = program("endings.c").args([by, "scan first"]);
+        let outcome = app.run_as_bare();
+        let report = outcome.report();
+        assert_eq!((report.triggers(), report.total()), (vec!["api"], (0, 0)), "{by}: {report:?}");
+        assert!(report.summary.damaged.is_empty(), "{report:?}");
+    }
+}
+
+#[test]
+fn exec_begins_a_report_of_its_own() {
+    let outcome = program("endings.c").args(["exec", "scan first"]).run();
+    assert_eq!(outcome.status.code(), Some(5), "{outcome:?}");
+    let files = outcome.files();
+    assert_eq!(files.len(), 2, "{outcome:?} {files:?}");
+    let reports = outcome.reports();
+    assert!(reports[1].exe.ends_with("/endings") && reports[1].triggers() == ["api"], "{reports:?}");
+    assert!(!reports[0].exe.ends_with("/endings") && reports[0].triggers() == ["exit"], "{reports:?}");
+    assert_eq!(reports[0].pid, reports[1].pid);
+}
