@@ -83,6 +83,13 @@ impl App {
         self
     }
 
+    /// Puts another library before ours in `LD_PRELOAD`.
+    #[must_use]
+    pub fn preload_before(mut self, library: impl AsRef<OsStr>) -> Self {
+        self.preload.insert(0, library.as_ref().to_owned());
+        self
+    }
+
     /// Starts it by another command, which gets it as its last arguments: `["setpriv", "--reuid=1000"]`.
     #[must_use]
     pub fn run_by<T: AsRef<OsStr>>(mut self, command: impl IntoIterator<Item = T>) -> Self {

@@ -1,0 +1,107 @@
+//! Stacks that are hard to unwind: the same frames as libgcc's unwinder finds, and no crash where there is nothing to find.
+
+use harness::{App, Outcome, program, source};
+
+fn app(what: &str) -> App {
+    program("stacks.c").arg(what)
+}
+
+/// Compares every stack with libgcc's. Ours go on where libgcc stops, in code without tables: `different` is for such.
+fn as_libgcc(app: &App) -> Outcome {
+    let outcome = app.clone().options("unwind_check=1").run();
+    let line = outcome.ok().stderr.lines().find(|line| line.contains("unwind_check: compared"));
+    let line = line.unwrap_or_else(|| panic!("nothing compared: {outcome:?}"));
+    let number = |name: &str| -> u64 {
+        let at = line.split(name).nth(1).and_then(|rest| rest.split([' ', ',']).nth(1));
+        at.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name} in {line}"))
+    };
+    assert!(number("compared") >= 1000, "{line}");
+    assert_eq!((number("different"), number("unsupported")), (0, 0), "{line} {outcome:?}");
+    outcome
+}
+
+/// The block lost from there is found with a stack through these functions.
+fn lost_through(outcome: &Outcome, functions: &[&str]) {
+    let report = outcome.report();
+    assert_eq!(report.total(), (1, 1337), "{report:?}");
+    let mut seen = report.leaks[0].functions().into_iter();
+    for function in functions {
+        assert!(seen.any(|name| name == *function), "{function} is missing, or not in this order: {report:?}");
+    }
+}
+
+#[test]
+fn through_signal_frames() {
+    for what in ["signal", "timer"] {
+        lost_through(&as_libgcc(&app(what)), &["allocate", "handler", "main"]);
+    }
+    lost_through(&as_libgcc(&app("fault")), &["allocate", "fault_handler", "fault", "main"]);
+}
+
+#[test]
+fn from_an_alternate_signal_stack() {
+    let outcome = as_libgcc(&app("fault_on_other_stack"));
+    lost_through(&outcome, &["allocate", "fault_handler", "fault", "main"]);
+}
+
+#[test]
+fn from_coroutines() {
+    for what in ["coroutines", "coroutines_of_thread"] {
+        lost_through(&as_libgcc(&app(what).arg("65536")), &["allocate", "coroutine"]);
+    }
+}
+
+#[test]
+fn from_small_stacks() {
+    lost_through(&app("coroutines").arg("8192").run(), &["allocate", "coroutine"]);
+    lost_through(&app("coroutines_of_thread").arg("8192").run(), &["allocate", "coroutine"]);
+    lost_through(&app("small_thread").run(), &["allocate", "small_thread"]);
+}
+
+#[test]
+fn through_code_without_tables() {
+    let outcome = app("code").run();
+    lost_through(&outcome, &["allocate", "main"]);
+    // rbp leads nowhere: the stack may end there.
+    lost_through(&app("code_with_garbage").run(), &["allocate"]);
+}
+
+#[test]
+fn through_frames_of_varying_size() {
+    lost_through(&as_libgcc(&app("alloca")), &["allocate", "with_alloca", "main"]);
+    lost_through(&as_libgcc(&app("longjmp")), &["allocate", "jump", "main"]);
+}
+
+#[test]
+fn deeper_than_is_recorded() {
+    let outcome = as_libgcc(&app("recursion"));
+    let report = outcome.report();
+    assert_eq!(report.total(), (1, 1337), "{report:?}");
+    // 1000 % 200: no recursion at all.
+    assert_eq!(report.leaks[0].functions().len(), 5, "{report:?}");
+    for depth in [1, 2, 64] {
+        let outcome = app("recursion").options(&format!("depth={depth}")).run();
+        let report = outcome.report();
+        assert_eq!(report.leaks[0].functions().len(), depth.min(5), "{report:?}");
+    }
+}
+
+#[test]
+fn of_libraries_that_took_each_others_place() {
+    let app = app("libraries").arg(source("turn_a.c")).arg(source("turn_b.c"));
+    for outcome in [as_libgcc(&app), app.run()] {
+        outcome.expect_leaks(100, 133_700);
+        let report = outcome.report();
+        for (function, library) in [("lose_in_a", "libturn_a.so"), ("lose_in_b", "libturn_b.so")] {
+            assert_eq!(report.total_through(function), (50, 66_850), "{report:?}");
+            let module = |leak: &harness::Leak| leak.frames[0].module.clone().unwrap_or_default();
+            assert!(report.through(function).all(|leak| module(leak).ends_with(library)), "{report:?}");
+        }
+    }
+}
+
+#[test]
+fn where_the_loader_holds_its_lock() {
+    app("iteration").run().expect_clean();
+    app("iteration").options("stop=signal:interval=1").run().expect_clean();
+}
