@@ -1,0 +1,245 @@
+"""Measures leakscan beside the bare program and beside other tools, and prints the table that README quotes.
+
+Every figure is a ratio from pairs: bare, tool, bare, tool ... in one run, so that what else the machine does falls on both.
+"median (least-most)" over the pairs. CPU is user + system time of the program and of what it waited for; memory is the peak
+resident set. Called by scripts/bench, which brings the tools and the built programs.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+arguments = argparse.ArgumentParser()
+arguments.add_argument("--work", type=Path, required=True)
+arguments.add_argument("--built", type=Path, required=True)
+arguments.add_argument("--quick", action="store_true")
+arguments.add_argument("--only", default="")
+options = arguments.parse_args()
+WORK, LEAKSCAN, LIBRARY = options.work, options.built / "leakscan", options.built / "libleakscan.so"
+PAIRS = 3 if options.quick else 7
+SCALE = 1 if options.quick else 3
+
+
+def first(*paths):
+    """The first of the files that is there."""
+    return next((str(path) for pattern in paths for path in sorted(Path("/").glob(pattern.lstrip("/")))), None)
+
+
+HEAPTRACK = first("/usr/lib/heaptrack/libheaptrack_preload.so", "/usr/lib/*/heaptrack/libheaptrack_preload.so")
+LSAN = first("/usr/lib/*/liblsan.so.0")
+VALGRIND = shutil.which("valgrind")
+PYTHON = first("/usr/bin/python3") or sys.executable
+
+BASE = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "LEAKSCAN_OPTIONS", "LSAN_OPTIONS")}
+# Each tool does its work to the end, its report included; heaptrack's interpreter is left out, and its output thrown away.
+TOOLS = {
+    "bare": {},
+    "leakscan": {"LD_PRELOAD": str(LIBRARY), "LEAKSCAN_OPTIONS": f"quiet=1:log_path={WORK}/report.%p"},
+    "leakscan sampling": {
+        "LD_PRELOAD": str(LIBRARY),
+        "LEAKSCAN_OPTIONS": f"quiet=1:sample=524288:log_path={WORK}/report.%p",
+    },
+    "heaptrack": HEAPTRACK and {"LD_PRELOAD": HEAPTRACK, "DUMP_HEAPTRACK_OUTPUT": "/dev/null"},
+    "LeakSanitizer": LSAN and {"LD_PRELOAD": LSAN, "LSAN_OPTIONS": f"exitcode=0:log_path={WORK}/lsan"},
+}
+
+
+class Run:
+    """A program run to its end: CPU and clock in seconds, peak memory in KiB, and what it wrote."""
+
+    def __init__(self, command, environment=None, stdin=None):
+        out = WORK / "out"
+        with open(out, "wb") as file, open(stdin or os.devnull, "rb") as given:
+            begun = time.monotonic()
+            actions = [(os.POSIX_SPAWN_DUP2, given.fileno(), 0), (os.POSIX_SPAWN_DUP2, file.fileno(), 1)]
+            pid = os.posix_spawnp(command[0], command, {**BASE, **(environment or {})}, file_actions=actions)
+            _, status, usage = os.wait4(pid, 0)
+            self.clock = time.monotonic() - begun
+        self.cpu, self.memory, self.out = usage.ru_utime + usage.ru_stime, usage.ru_maxrss, out.read_bytes()
+        if status:
+            sys.exit(f"bench: {' '.join(command)}: status {os.waitstatus_to_exitcode(status)} with {environment}")
+
+
+def tidy():
+    for file in [*WORK.glob("report.*"), *WORK.glob("lsan.*")]:
+        file.unlink()
+
+
+def ratio(values):
+    middle = statistics.median(values)
+    digits = 2 if middle < 10 else 1 if middle < 100 else 0
+    return f"{middle:.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def pairs(measure, tools, rounds=PAIRS):
+    """For each tool the list of ratios tool/bare of each figure that `measure(tool)` gives (a tuple)."""
+    found = {tool: [] for tool in tools if TOOLS.get(tool, True) is not None}
+    for _ in range(rounds):
+        for tool in found:
+            bare, with_tool = measure("bare"), measure(tool)
+            found[tool].append([b and a / b for a, b in zip(with_tool, bare)])
+            tidy()
+    return {tool: [ratio(column) for column in zip(*rows)] for tool, rows in found.items()}
+
+
+rows = []
+
+
+def row(what, found, index=0, absent="–"):
+    rows.append([what, *(found.get(tool, {index: absent})[index] for tool in COLUMNS)])
+    print("bench:", *rows[-1], sep="  ", file=sys.stderr)
+
+
+COLUMNS = ["leakscan", "leakscan sampling", "heaptrack", "LeakSanitizer"]
+
+
+def allocation():
+    for threads in 1, 4:
+        command = [str(WORK / "pairs"), str(threads), str(1000000 * SCALE)]
+        found = pairs(lambda tool: (float(Run(command, TOOLS[tool]).out),), COLUMNS)
+        row(f"malloc + free, {threads} thread{'s' * (threads > 1)}, time", found)
+
+
+def start():
+    """Many starts are one measurement: one of them is too short for the clock."""
+    count = 50 * SCALE
+
+    def measure(tool):
+        begun = time.monotonic()
+        for _ in range(count):
+            Run(["/bin/true"], TOOLS[tool])
+        return (time.monotonic() - begun,)
+
+    row("start and end of `/bin/true`, time", pairs(measure, COLUMNS))
+
+
+def program(name, command, environment=None, stdin=None):
+    expected = Run(command, environment, stdin).out
+
+    def measure(tool):
+        run = Run(command, {**(environment or {}), **TOOLS[tool]}, stdin)
+        if run.out != expected:
+            sys.exit(f"bench: {name}: other output under {tool}")
+        return run.cpu, run.memory
+
+    found = pairs(measure, COLUMNS)
+    row(f"{name}, CPU", found)
+    row(f"{name}, peak memory", found, 1)
+
+
+def python():
+    program("python3, JSON and dicts", [PYTHON, str(HERE / "work.py"), str(50 * SCALE)], {"PYTHONMALLOC": "malloc"})
+
+
+def sqlite():
+    script = WORK / "work.sql"
+    script.write_text((HERE / "work.sql").read_text().replace("ROWS", str(150000 * SCALE)))
+    program(f"sqlite3, {150 * SCALE},000 rows", ["sqlite3", ":memory:"], stdin=script)
+
+
+class Server:
+    """A redis-server on a socket of its own."""
+
+    def __init__(self, tool):
+        self.socket = WORK / "redis"
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", "0", "--unixsocket", self.socket, "--save", "", "--logfile", WORK / "redis.log"],
+            env={**BASE, **TOOLS[tool]}, cwd=WORK, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while self.ask("ping") != "PONG":
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"bench: redis-server does not serve under {tool}")
+            time.sleep(0.02)
+
+    def ask(self, *words):
+        return subprocess.run(["redis-cli", "-s", self.socket, *words], capture_output=True, text=True).stdout.strip()
+
+    def cpu(self):
+        return sum(float(value) for value in re.findall(r"^used_cpu_(?:user|sys):([\d.]+)", self.ask("info", "cpu"), re.M))
+
+    def peak(self):
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"^VmHWM:\s*(\d+)", status, re.M)[1])
+
+
+def redis():
+    def measure(tool):
+        server = Server(tool)
+        before = server.cpu()
+        subprocess.run(["redis-benchmark", "-s", server.socket, "-q", "-n", str(50000 * SCALE), "-r", "100000", "-t",
+                        "set,get,lpush,hset"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        figures = server.cpu() - before, server.peak()
+        server.ask("shutdown", "nosave")
+        server.process.wait()
+        return figures
+
+    # LeakSanitizer brings an allocator of its own, in which jemalloc's other functions do not find their blocks.
+    found = pairs(measure, [tool for tool in COLUMNS if tool != "LeakSanitizer"], max(3, PAIRS - 2))
+    row("redis-server under redis-benchmark, CPU", found)
+    row("redis-server under redis-benchmark, peak memory", found, 1)
+
+
+def pause():
+    """The pause of a scan beside LeakSanitizer's, which stands still for all of its check. Gives the text below the table."""
+    blocks, size = (100000, 40000000) if options.quick else (1000000, 400000000)
+    ours, theirs, scans = [], [], []
+    for _ in range(3 if options.quick else 5):
+        child = subprocess.Popen([WORK / "heap", str(blocks), str(size)], env={**BASE, **TOOLS["leakscan"]},
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child.stdout.readline()
+        said = subprocess.run([LEAKSCAN, "scan", "--format", "json", str(child.pid)], env={**BASE, **TOOLS["leakscan"], "LD_PRELOAD": ""},
+                              capture_output=True, text=True)
+        if said.returncode:
+            sys.exit(f"bench: leakscan scan: {said.stderr}")
+        scan = json.loads(said.stdout)["scans"][-1]
+        if scan["live_blocks"] < blocks * 0.99:
+            sys.exit(f"bench: the scan saw {scan['live_blocks']} blocks")
+        ours.append(scan["pause_us"])
+        scans.append(scan["scan_ms"] * 1000)
+        child.communicate(b"\n")
+        theirs.append(float(Run([str(WORK / "heap-lsan"), str(blocks), str(size)], {"LSAN_OPTIONS": f"log_path={WORK}/lsan"}).out))
+        tidy()
+    parts = [b / a for a, b in zip(ours, theirs)]
+    return (f"Pause of one scan of {blocks:,} live blocks in {size / 1e6:.0f} MB, {len(ours)} pairs: LeakSanitizer's is "
+            f"**{ratio(parts)} times** leakscan's.\n"
+            f"leakscan's whole scan, done beside the running program, takes {ratio([b / a for a, b in zip(theirs, scans)])} "
+            "times as long as LeakSanitizer's check, in which it stands still.")
+
+
+def valgrind():
+    script = WORK / "short.sql"
+    script.write_text((HERE / "work.sql").read_text().replace("ROWS", "4000"))
+    check = [VALGRIND, "-q", "--leak-check=full", f"--log-file={WORK}/valgrind"]
+    parts = {"leakscan": [], "valgrind": []}
+    for _ in range(3):
+        for tool, command, environment in (("leakscan", [], TOOLS["leakscan"]), ("valgrind", check, {})):
+            bare = Run(["sqlite3", ":memory:"], stdin=script).cpu
+            parts[tool].append(Run([*command, "sqlite3", ":memory:"], environment, script).cpu / bare)
+            tidy()
+    return (f"A short run (sqlite3, 4,000 rows, start and report included), CPU: leakscan {ratio(parts['leakscan'])}, "
+            f"valgrind --leak-check=full {ratio(parts['valgrind'])}.")
+
+
+texts = []
+for measurement in allocation, start, python, sqlite, redis:
+    if options.only in measurement.__name__:
+        measurement()
+for measurement in pause, valgrind:
+    if options.only in measurement.__name__ and (measurement is not valgrind or VALGRIND):
+        texts.append(measurement())
+        print("bench:", texts[-1], file=sys.stderr)
+
+print(f"Times the bare program's, median (least–most) of {PAIRS} interleaved pairs"
+      f"{' (3 at least for redis-server)' if options.quick else f' ({PAIRS - 2} for redis-server)'}; less is better, 1 is free.\n")
+titles = ["", "leakscan, every stack", "leakscan, `sample=524288`", "heaptrack", "LeakSanitizer"]
+for line in [titles, ["---"] + ["---:"] * len(COLUMNS), *rows]:
+    print("|", " | ".join(line), "|")
+print()
+print("\n\n".join(texts))
