@@ -1,0 +1,127 @@
+//! Leaks that are documented elsewhere, in binaries as they were published: found with the right functions, to the block.
+//!
+//! `scripts/install-test-tools` brings the binaries.
+
+use harness::{App, Leak, Outcome, Report, program, source_path};
+use std::path::PathBuf;
+
+/// Blocks and bytes of one kind.
+fn sum(report: &Report, kind: &str) -> (u64, u64) {
+    let leaks = report.leaks.iter().filter(|leak| leak.kind == kind);
+    leaks.fold((0, 0), |sum, leak| (sum.0 + leak.blocks, sum.1 + leak.bytes))
+}
+
+/// The functions that have names, from the caller of the allocation outwards.
+fn named(leak: &Leak) -> Vec<&str> {
+    leak.functions().into_iter().filter(|name| *name != "?").collect()
+}
+
+/// A version, so that a newer binary without the leak fails with its name and not with a number of blocks.
+fn expect_version(found: &str, wanted: &str) {
+    assert!(found.contains(wanted), "the leak is documented for {wanted}, but here is {found}");
+}
+
+/// jqlang/jq#2977: `ltrimstr` of a number loses an error object and its text.
+#[test]
+fn jq_loses_an_error_object_and_its_text() {
+    expect_version(&harness::must(std::process::Command::new("jq").arg("--version")), "jq-1.6");
+    let outcome: Outcome = App::new("jq").args(["-n", r#"[range(500)|ltrimstr("x")]|length"#]).run_as_bare();
+    assert_eq!(outcome.ok().stdout, "500\n");
+    let report = outcome.report();
+    assert_eq!((sum(&report, "direct").0, sum(&report, "indirect").0), (500, 500), "{report:?}");
+    for leak in &report.leaks {
+        assert_eq!(leak.status, "confirmed");
+        let functions = named(leak);
+        assert_eq!(functions[0], "jv_mem_alloc", "{report:?}");
+        assert!(functions.contains(&"jv_invalid_with_msg") || leak.kind == "indirect", "{report:?}");
+        assert!(functions.contains(&"jq_next"), "{report:?}");
+    }
+    // 16 bytes of reference count and value, and 8 of the pointer that the value is.
+    assert_eq!(sum(&report, "direct").1, 500 * 24, "{report:?}");
+}
+
+fn ujson() -> App {
+    let installed = harness::artifacts().cache.with_file_name("test-tools").join("ujson-5.11.0");
+    assert!(installed.is_dir(), "no {}: scripts/install-test-tools brings it", installed.display());
+    // The wheel is built for Debian's interpreter. Its blocks of up to 512 bytes come from Python's own allocator unless
+    // Python is told to use malloc for all.
+    App::new("/usr/bin/python3").arg(source_path("documented_ujson.py")).arg(installed).env("PYTHONMALLOC", "malloc")
+}
+
+/// Lost blocks of one size, up to so many. Python's memory keeps pointers of the past, and where a lost block has got an address
+/// that they name, it counts as reached: with other random addresses, another one or none of them.
+fn expect_ujson(report: &Report, blocks: std::ops::RangeInclusive<u64>, size: u64) {
+    let (found, bytes) = report.total_through("JSON_DecodeObject");
+    assert!(blocks.contains(&found) && bytes == found * size, "{blocks:?} of {size} bytes: {report:?}");
+    for leak in report.through("JSON_DecodeObject") {
+        assert_eq!(leak.status, "confirmed", "{report:?}");
+        // Object_newIntegerFromString, which calls PyObject_Malloc, is static, and the wheel is stripped of its name.
+        assert!(named(leak).windows(2).any(|pair| pair == ["JSON_DecodeObject", "JSONToObj"]), "{report:?}");
+        let modules = leak.frames.iter().filter_map(|frame| frame.module.as_deref()).take(2);
+        assert!(
+            modules.into_iter().any(|module| module.ends_with("/ujson.cpython-311-x86_64-linux-gnu.so")),
+            "{report:?}"
+        );
+    }
+}
+
+/// CVE-2026-32874: each integer of more than 64 bits loses the copy of its digits and their NUL.
+#[test]
+fn ujson_loses_the_digits_of_a_large_integer() {
+    // The same addresses each time.
+    let mut service = ujson().env("PYTHONHASHSEED", "0").run_by(["setarch", "-R"]).start();
+    service.say(&format!("100 {}", "1".repeat(400)));
+    assert_eq!(service.line(), "400");
+    let outcome = service.finish();
+    expect_ujson(&outcome.ok().report(), 100..=100, 401);
+}
+
+#[test]
+fn ujson_in_a_service_that_goes_on() {
+    let mut service = ujson().start();
+    service.say(&format!("250 {}", "7".repeat(400)));
+    assert_eq!(service.line(), "400");
+    let first = service.scan();
+    assert!(first.through("JSON_DecodeObject").all(|leak| leak.status == "suspected"), "{first:?}");
+    expect_ujson(&service.scan(), 247..=250, 401);
+    // It has not noticed, and loses more: those wait for a second scan again.
+    service.say(&format!("10 {}", "7".repeat(400)));
+    assert_eq!(service.line(), "400");
+    let third = service.scan();
+    let blocks = |status: &str| -> u64 {
+        third.through("JSON_DecodeObject").filter(|leak| leak.status == status).map(|leak| leak.blocks).sum()
+    };
+    assert!((247..=250).contains(&blocks("confirmed")) && (8..=11).contains(&blocks("suspected")), "{third:?}");
+}
+
+/// Without PYTHONMALLOC, blocks of more than 512 bytes are malloc's all the same.
+#[test]
+fn ujson_with_pythons_own_allocator() {
+    let mut service = ujson().env("PYTHONMALLOC", "pymalloc").start();
+    service.say(&format!("100 {}", "1".repeat(1000)));
+    assert_eq!(service.line(), "1000");
+    expect_ujson(&service.finish().ok().report(), 97..=100, 1001);
+}
+
+fn libxml2(times: u32) -> Report {
+    let library = std::fs::canonicalize("/usr/lib/x86_64-linux-gnu/libxml2.so.2").unwrap_or_else(|_| PathBuf::new());
+    expect_version(&library.to_string_lossy(), "2.9.14");
+    let outcome = program("documented_libxml2.c").arg(times.to_string()).run_as_bare();
+    assert_eq!(outcome.ok().stdout, format!("{times} {times}\n"));
+    let report = outcome.report();
+    for leak in &report.leaks {
+        assert_eq!(leak.status, "confirmed");
+        assert!(leak.functions().contains(&"xmlTextWriterStartElementNS"), "{report:?}");
+    }
+    report
+}
+
+/// php/php-src#19704, #19825: a namespace record of 24 bytes, `xmlns:ns1` and `urn:ns1`.
+#[test]
+fn libxml2_loses_a_namespace_record_and_its_strings() {
+    let once = libxml2(1);
+    assert_eq!((sum(&once, "direct"), sum(&once, "indirect")), ((1, 24), (2, 10 + 8)), "{once:?}");
+    // A lost record still names its element, whose memory the next one's record may get: some of many lie behind others.
+    let often = libxml2(200);
+    assert_eq!(often.total(), (600, 200 * 42), "{often:?}");
+}
