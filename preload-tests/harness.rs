@@ -17,6 +17,7 @@ mod outcome;
 mod programs;
 mod report;
 mod running;
+mod snapshot;
 
 pub use app::{App, command};
 pub use artifacts::{Artifacts, artifacts};
@@ -24,6 +25,7 @@ pub use outcome::Outcome;
 pub use programs::{program, source, source_path};
 pub use report::{Frame, Leak, Report, Scan, Summary, Totals, Unseen};
 pub use running::Running;
+pub use snapshot::Snapshot;
 
 /// Seconds that a program may take, unless its test says otherwise. Far more than any of them needs.
 pub const DEADLINE: u64 = 60;

@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::outcome::Outcome;
 use crate::report::Report;
+use crate::snapshot::Snapshot;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -106,6 +107,23 @@ impl Running {
                 self.fail(&format!("wanted {number} scans"));
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Asks for a scan by the signal, and stops the snapshot child in its midst.
+    ///
+    /// # Panics
+    /// If there is none within the deadline.
+    pub fn hold_snapshot(&mut self) -> Snapshot {
+        let ask = format!("kill -58 {}", self.pid);
+        let _ = crate::must(std::process::Command::new("sh").args(["-c", &ask]));
+        loop {
+            if let Some(snapshot) = Snapshot::find(self.pid) {
+                return snapshot;
+            }
+            if self.left().is_zero() {
+                self.fail("wanted a snapshot at work");
+            }
         }
     }
 

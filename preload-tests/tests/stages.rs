@@ -48,7 +48,10 @@ fn the_dynamic_loader_itself() {
     assert_eq!(watched.status, bare.status);
     let ours = artifacts().library.display().to_string();
     let lines = |text: &str| -> Vec<String> {
-        text.lines().filter(|line| !line.contains(&ours)).map(|line| line.split("(0x").next().unwrap().to_owned()).collect()
+        text.lines()
+            .filter(|line| !line.contains(&ours))
+            .map(|line| line.split("(0x").next().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(lines(&watched.stdout), lines(&bare.stdout));
     for words in [["LD_BIND_NOW", "1"], ["LD_DEBUG", "files"], ["LD_TRACE_LOADED_OBJECTS", "1"]] {

@@ -1,0 +1,59 @@
+//! A snapshot child caught at its work.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+
+/// Stopped until it is let go, or ended.
+#[must_use]
+pub struct Snapshot {
+    pid: u32,
+}
+
+impl Snapshot {
+    /// The snapshot child of a process, once it has closed the program's descriptors; `None` while there is none such.
+    pub(crate) fn find(program: u32) -> Option<Self> {
+        let pid = child_of(program)?;
+        let closed = fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|mut entries| entries.next().is_none());
+        if !closed {
+            return None;
+        }
+        kill_process(number(pid), Signal::STOP).ok()?;
+        Some(Self { pid })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// It goes on.
+    ///
+    /// # Panics
+    /// If it is not there any more.
+    pub fn let_go(self) {
+        kill_process(number(self.pid), Signal::CONT).unwrap();
+    }
+
+    /// It is killed.
+    ///
+    /// # Panics
+    /// If it is not there any more.
+    pub fn kill(self) {
+        kill_process(number(self.pid), Signal::KILL).unwrap();
+    }
+}
+
+fn number(pid: u32) -> Pid {
+    pid.try_into().ok().and_then(Pid::from_raw).expect("a pid is positive")
+}
+
+/// The process whose parent that is, if there is one.
+fn child_of(parent: u32) -> Option<u32> {
+    let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| *pid != parent).find(|pid| {
+        // `pid (name) state ppid ...`: the name may hold anything but ends at the last parenthesis.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().and_then(|rest| rest.split(' ').nth(2)) == Some(&parent.to_string())
+    })
+}
