@@ -79,6 +79,18 @@ impl Outcome {
         value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name} in `{line}`"))
     }
 
+    /// Confirmed and suspected leaks, over all scans, that the program freed later: false alarms.
+    ///
+    /// # Panics
+    /// If there is no report.
+    #[must_use]
+    pub fn freed_after_all(&self) -> (u64, u64) {
+        let text = fs::read_to_string(self.app.path(&format!("leakscan.{}", self.pid))).unwrap();
+        let checks = text.lines().filter_map(|line| line.strip_prefix("check confirmed_freed="));
+        let pairs = checks.filter_map(|rest| rest.split_once(" suspected_freed="));
+        pairs.fold((0, 0), |sum, (a, b)| (sum.0 + a.parse::<u64>().unwrap(), sum.1 + b.parse::<u64>().unwrap()))
+    }
+
     /// It has ended with status 0, and there are no leaks in its last scan.
     ///
     /// # Panics
