@@ -97,6 +97,25 @@ impl App {
         self
     }
 
+    /// Runs it as the user nobody, from copies of its file and of the library that nobody may read. For root only.
+    ///
+    /// # Panics
+    /// If they cannot be copied.
+    #[must_use]
+    pub fn as_nobody(mut self) -> Self {
+        let folder = Arc::clone(&self.folder);
+        let copy = |from: &OsStr| {
+            let to =
+                folder.path().join(Path::new(from).file_name().and_then(OsStr::to_str).expect("a file has a name"));
+            std::fs::copy(from, &to).unwrap();
+            to.into_os_string()
+        };
+        self.preload = self.preload.iter().map(|library| copy(library)).collect::<Vec<_>>();
+        self.program = copy(&self.program);
+        self.run_by = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"].map(OsString::from).to_vec();
+        self
+    }
+
     /// Seconds after which it is killed and the test fails.
     #[must_use]
     pub fn deadline(mut self, seconds: u64) -> Self {

@@ -95,19 +95,30 @@ impl Running {
         Report::from_json(&crate::must(&mut crate::command(args)))
     }
 
+    /// Whole scans in its report.
+    #[must_use]
+    pub fn scans(&self) -> usize {
+        let path = self.app.path(&format!("leakscan.{}", self.pid));
+        let whole = |text: String| text.lines().filter(|line| line.starts_with("end ")).count();
+        std::fs::read_to_string(path).map_or(0, whole)
+    }
+
     /// Waits until its report has that many whole scans.
     ///
     /// # Panics
     /// If its deadline passes before that.
     pub fn wait_for_scans(&mut self, number: usize) {
-        let path = self.app.path(&format!("leakscan.{}", self.pid));
-        let whole = |text: String| text.lines().filter(|line| line.starts_with("end ")).count();
-        while std::fs::read_to_string(&path).map_or(0, whole) < number {
+        while self.scans() < number {
             if self.left().is_zero() {
                 self.fail(&format!("wanted {number} scans"));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Ends its stdin.
+    pub fn close(&mut self) {
+        drop(self.stdin.take());
     }
 
     /// Asks for a scan by the signal, and stops the snapshot child in its midst.

@@ -27,6 +27,23 @@ impl Snapshot {
         self.pid
     }
 
+    /// Waits until its watchdog has rung: a signal that waits for it to go on.
+    ///
+    /// # Panics
+    /// If that does not come within a minute.
+    pub fn wait_for_its_deadline(&self) {
+        const ALARM: u64 = 1 << (14 - 1);
+        for _ in 0..6000 {
+            let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+            let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:\t")).expect("a line in status");
+            if u64::from_str_radix(pending, 16).unwrap() & ALARM != 0 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("the snapshot child {} has no deadline", self.pid);
+    }
+
     /// It goes on.
     ///
     /// # Panics
