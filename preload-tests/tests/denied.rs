@@ -1,0 +1,114 @@
+//! Where the system refuses what a scan needs: another way is taken, or the report says what is missing; nothing hangs, and
+//! the program goes on.
+
+use harness::{App, Outcome, Report, is_root, program};
+
+fn app(what: &str) -> App {
+    program("denied.c").arg(what)
+}
+
+/// All scans were made, with every thread stopped by the signal.
+fn by_signal(report: &Report) {
+    assert_eq!((report.scans.len(), report.total()), (7, (1, 1337)), "{report:?}");
+    assert!(report.scans.iter().all(|scan| scan.via == "signal" && scan.threads == 2), "{report:?}");
+    assert!(report.scans.iter().all(|scan| scan.unseen.is_empty()), "{report:?}");
+}
+
+#[test]
+fn ptrace_is_the_way_where_it_is_allowed() {
+    let report = app("allowed").run().report();
+    assert!(report.scans.iter().all(|scan| scan.via == "ptrace" && scan.threads == 2), "{report:?}");
+    assert_eq!((report.scans.len(), report.total()), (7, (1, 1337)), "{report:?}");
+    let report = app("alone").run().report();
+    assert!(report.scans.iter().all(|scan| scan.via == "alone" && scan.threads == 1), "{report:?}");
+}
+
+#[test]
+fn a_filter_that_refuses_ptrace() {
+    let outcome = app("ptrace_refused").run();
+    outcome.expect_leaks(1, 1337);
+    by_signal(&outcome.report());
+    assert_eq!(outcome.stderr, "");
+}
+
+#[test]
+fn a_filter_that_kills_whoever_calls_ptrace() {
+    let outcome = app("ptrace_kills").run();
+    outcome.expect_leaks(1, 1337);
+    by_signal(&outcome.report());
+}
+
+#[test]
+fn a_program_under_a_debugger() {
+    let outcome = app("tracer").deadline(20).run();
+    outcome.ok();
+    let (child, status) = outcome.stdout.trim().split_once(' ').unwrap();
+    assert_eq!(status, "0");
+    by_signal(&outcome.report_of(child.parse().unwrap()));
+}
+
+#[test]
+fn a_program_that_is_not_dumpable() {
+    let app = app("not_dumpable");
+    if !is_root() {
+        return app.run().expect_leaks(1, 1337);
+    }
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(app.folder(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    app.as_nobody().run().expect_leaks(1, 1337);
+}
+
+/// The program has gone on; there is no scan, and that was said once.
+fn told(outcome: &Outcome) {
+    outcome.ok();
+    assert_eq!(outcome.files().len(), 0, "{outcome:?}");
+    let lines = outcome.stderr.lines().filter(|line| line.starts_with("leakscan: ")).count();
+    assert_eq!((lines, outcome.stderr.lines().count()), (1, 1), "{outcome:?}");
+}
+
+#[test]
+fn a_filter_that_refuses_clone() {
+    told(&app("clone_refused").run());
+    assert_eq!(app("clone_refused").options("quiet=1").run().ok().stderr, "");
+}
+
+#[test]
+fn no_further_process_is_allowed() {
+    let app = app("no_processes");
+    if !is_root() {
+        return told(&app.run());
+    }
+    // Root has no such limit.
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(app.folder(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    told(&app.as_nobody().run());
+}
+
+#[test]
+fn every_descriptor_is_in_use() {
+    let outcome = app("no_descriptors").run();
+    let report = outcome.ok().report();
+    // Either the thread was seen, or the report says that it was not.
+    assert_eq!(report.total_through("lose"), (1, 1337), "{report:?}");
+    let kept = report.total_through("keep") == (0, 0);
+    assert!(kept, "a block on the stack of a thread that was not looked for: {report:?}");
+}
+
+#[test]
+fn no_memory_is_left() {
+    let outcome = app("little_memory").run();
+    assert!(outcome.status.success(), "{outcome:?}");
+}
+
+#[test]
+fn there_is_no_proc() {
+    if !is_root() {
+        // Only root may change the root.
+        return told(&app("clone_refused").run());
+    }
+    let app = app("no_proc");
+    let empty = app.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let outcome = app.arg(&empty).run();
+    told(&outcome);
+}
