@@ -91,7 +91,7 @@ impl Running {
     #[must_use]
     pub fn scan(&self) -> Report {
         let pid = self.pid.to_string();
-        let args = ["scan", &pid, "--format", "json", "--all", "--timeout", "30"];
+        let args = ["scan", &pid, "--format", "json", "--all", "--timeout", "10"];
         Report::from_json(&crate::must(&mut crate::command(args)))
     }
 

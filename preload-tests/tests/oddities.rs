@@ -1,0 +1,80 @@
+//! What other tools have died of: programs with their own malloc, loaders used in unusual ways, memory that is not what it
+//! seems.
+
+use harness::{App, program, source};
+
+fn odd(what: &str) -> App {
+    program("odd.c").arg(what)
+}
+
+#[test]
+fn a_program_with_its_own_malloc_runs_and_the_report_says_that_it_is_not_seen() {
+    let outcome = program("own_malloc.c").run_as_bare();
+    let report = outcome.ok().report();
+    assert_eq!(report.total(), (0, 0), "{report:?}");
+    assert!(!report.last().unseen.is_empty(), "nothing was seen, and nothing is said of it: {report:?}");
+}
+
+#[test]
+fn a_program_with_its_own_dl_iterate_phdr() {
+    for options in ["", "stop=signal"] {
+        program("own_iteration.c").options(options).run().expect_leaks(1, 1337);
+    }
+}
+
+#[test]
+fn threads_of_libgomp() {
+    let outcome = program("openmp.c").run_as_bare();
+    outcome.ok();
+    assert_eq!(outcome.freed_after_all(), (0, 0), "{outcome:?}");
+}
+
+#[test]
+fn libraries_that_bind_past_us() {
+    // What such a library frees, it frees past us; what it takes by libc's strdup we see. Nothing breaks.
+    let outcome = odd("deep").arg(source("stages_library.c")).run_as_bare();
+    assert_eq!(outcome.ok().report().total_through("lose"), (1, 1337));
+}
+
+#[test]
+fn libraries_in_a_namespace_of_their_own() {
+    odd("namespace").arg(source("stages_library.c")).run_as_bare().expect_leaks(1, 1337);
+}
+
+#[test]
+fn errors_of_the_loader_are_the_programs() {
+    odd("dlerror").run().expect_leaks(1, 1337);
+}
+
+#[test]
+fn statistics_of_the_allocator_stay_usable() {
+    odd("statistics").run().expect_leaks(1, 1337);
+}
+
+#[test]
+fn memory_that_is_locked() {
+    odd("locked").run().expect_leaks(1, 1337);
+}
+
+#[test]
+fn a_terabyte_that_is_only_reserved() {
+    let outcome = odd("huge").deadline(10).run();
+    outcome.expect_leaks(1, 1337);
+    assert!(outcome.stat("root_bytes") < 16 << 20, "{outcome:?}");
+}
+
+#[test]
+fn a_mapping_whose_file_was_cut() {
+    let outcome = odd("cut_file").run();
+    outcome.expect_leaks(1, 1337);
+}
+
+#[test]
+fn a_program_that_has_overwritten_its_environment_is_scanned() {
+    let mut app = odd("retitled").start();
+    assert_eq!(app.line(), "up");
+    let report = app.scan();
+    assert_eq!((report.last().trigger.as_str(), report.total()), ("signal", (1, 1337)), "{report:?}");
+    app.say("on");
+    app.finish().expect_leaks(1, 1337);
+}
