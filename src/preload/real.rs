@@ -39,13 +39,16 @@ macro_rules! functions {
         fn resolve_all() {
             // Until dlsym has answered, what it allocates itself goes straight to glibc.
             $($($slot.store($initial as *const () as usize, Relaxed);)?)+
-            for (slot, name) in ALL {
-                match next(name) {
-                    0 => {}
-                    address => slot.store(address, Relaxed),
-                }
+            let mut found = [0usize; 64];
+            for ((_, name), found) in ALL.iter().zip(&mut found) {
+                *found = next(name);
             }
             forget_error();
+            for ((slot, _), found) in ALL.iter().zip(found) {
+                if found != 0 {
+                    slot.store(found, Relaxed);
+                }
+            }
         }
     };
 }
@@ -136,6 +139,11 @@ extern "C" fn plain_new(size: usize) -> usize {
 
 extern "C" fn plain_delete(ptr: usize) {
     free(ptr);
+}
+
+/// Whether the real functions are known: not while they are being looked up.
+pub fn resolved() -> bool {
+    RESOLVED.load(Acquire) == 2
 }
 
 /// Makes sure that the real functions are known.

@@ -31,6 +31,10 @@ pub fn on() -> bool {
 #[cold]
 #[inline(never)]
 fn start() -> bool {
+    crate::real::ready();
+    if !crate::real::resolved() {
+        return false;
+    }
     if STATE.compare_exchange(OFF, STARTING, Acquire, Relaxed).is_err() {
         // Another thread, or this one further up, is at it, or there was no memory for it.
         return false;
