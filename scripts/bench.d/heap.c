@@ -10,34 +10,32 @@
 #include <sanitizer/lsan_interface.h>
 #endif
 
-/* A tree, in depth-first order, with a payload behind each node. */
+/* A table of nodes, each with a payload and a pointer to a node made earlier. */
 struct node {
-    struct node *left, *right;
+    struct node *earlier;
     void *payload;
 };
-static struct node *root;
-static size_t payload_size;
+struct node **volatile table;
 
-static struct node *build(size_t nodes)
+static void build(size_t nodes, size_t mean)
 {
-    if (nodes == 0)
-        return NULL;
-    struct node *node = malloc(sizeof *node);
-    /* Between half and one and a half times the mean, so that no two neighbours are alike. */
-    size_t size = payload_size / 2 + nodes * 2654435761u % payload_size;
-    node->payload = malloc(size);
-    memset(node->payload, 0x5a, size);
-    node->left = build((nodes - 1) / 2);
-    node->right = build(nodes - 1 - (nodes - 1) / 2);
-    return node;
+    table = malloc(nodes * sizeof *table);
+    for (size_t i = 0; i < nodes; i++) {
+        /* Between half and one and a half times the mean, so that no two neighbours are alike. */
+        size_t size = mean / 2 + i * 2654435761u % mean;
+        struct node *node = malloc(sizeof *node);
+        node->payload = malloc(size);
+        memset(node->payload, 0x5a, size);
+        node->earlier = i ? table[i * 40503u % i] : NULL;
+        table[i] = node;
+    }
 }
 
 int main(int argc, char **argv)
 {
     size_t blocks = argc > 1 ? strtoul(argv[1], NULL, 0) : 1000000;
     size_t bytes = argc > 2 ? strtoul(argv[2], NULL, 0) : 400000000;
-    payload_size = bytes / (blocks / 2) - sizeof *root;
-    root = build(blocks / 2);
+    build(blocks / 2, bytes / (blocks / 2) - sizeof(struct node));
 #ifdef LSAN
     struct timespec begin, end;
     clock_gettime(CLOCK_MONOTONIC, &begin);
