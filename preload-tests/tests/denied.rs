@@ -32,7 +32,6 @@ fn a_filter_that_refuses_ptrace() {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn a_filter_that_kills_whoever_calls_ptrace() {
     let outcome = app("ptrace_kills").run();
     outcome.expect_leaks(1, 1337);
@@ -68,14 +67,12 @@ fn told(outcome: &Outcome) {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn a_filter_that_refuses_clone() {
     told(&app("clone_refused").run());
     assert_eq!(app("clone_refused").options("quiet=1").run().ok().stderr, "");
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn no_further_process_is_allowed() {
     let app = app("no_processes");
     if !is_root() {
@@ -88,7 +85,6 @@ fn no_further_process_is_allowed() {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn every_descriptor_is_in_use() {
     let outcome = app("no_descriptors").run();
     let report = outcome.ok().report();

@@ -238,7 +238,6 @@ fn a_program_that_overwrites_its_arguments_and_environment() {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn a_program_that_changes_its_folder() {
     let app = app().options("log_path=leakscan.here");
     let mut running = app.start();

@@ -8,7 +8,6 @@ fn odd(what: &str) -> App {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn a_program_with_its_own_malloc_runs_and_the_report_says_that_it_is_not_seen() {
     let outcome = program("own_malloc.c").run_as_bare();
     let report = outcome.ok().report();
@@ -58,7 +57,6 @@ fn memory_that_is_locked() {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn a_terabyte_that_is_only_reserved() {
     let outcome = odd("huge").deadline(10).run();
     outcome.expect_leaks(1, 1337);
@@ -72,7 +70,6 @@ fn a_mapping_whose_file_was_cut() {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn a_program_that_has_overwritten_its_environment_is_scanned() {
     let mut app = odd("retitled").start();
     assert_eq!(app.line(), "up");

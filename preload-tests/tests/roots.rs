@@ -141,7 +141,6 @@ fn shared_mappings() {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn pages_that_a_fork_does_not_copy() {
     kept_by("use_mappings", "page_not_forked");
     kept_by("use_mappings", "page_wiped_on_fork");
@@ -181,7 +180,6 @@ fn pointers_that_are_not_to_the_start() {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn pointer_mangled_as_in_a_jmp_buf() {
     run("mangled", "").expect_clean();
 }

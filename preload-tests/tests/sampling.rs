@@ -19,7 +19,6 @@ fn every_stack_is_exact_without_sampling() {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn totals_are_exact_however_few_stacks_are_recorded() {
     for options in ["sample=1", "sample=4096", "sample=512k", "sample=1g"] {
         let outcome = run(options);

@@ -73,7 +73,6 @@ fn pointers_in_flight_from_thread_to_thread_are_not_lost() {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn threads_that_come_and_go_during_scans() {
     for stop in ["ptrace", "signal"] {
         let outcome = app("churn", 40, &format!("stop={stop}")).run();
@@ -84,7 +83,6 @@ fn threads_that_come_and_go_during_scans() {
 }
 
 #[test]
-#[ignore = "known to fail: being repaired"]
 fn what_a_thread_has_returned_is_kept_until_it_is_joined() {
     let outcome = app("results", 20, "scan_at_exit=0").run();
     outcome.expect_clean();

@@ -19,12 +19,14 @@ pub struct Errno(pub i32);
 impl Errno {
     pub const EPERM: Self = Self(1);
     pub const ENOENT: Self = Self(2);
+    pub const ESRCH: Self = Self(3);
     pub const EINTR: Self = Self(4);
     pub const EAGAIN: Self = Self(11);
     pub const ENOMEM: Self = Self(12);
     pub const EACCES: Self = Self(13);
     pub const EEXIST: Self = Self(17);
     pub const ENOTDIR: Self = Self(20);
+    pub const EMFILE: Self = Self(24);
     pub const ENOSPC: Self = Self(28);
     pub const ELOOP: Self = Self(40);
 }
@@ -260,4 +262,14 @@ impl Stderr {
     pub fn write_decimal(self, value: u64) {
         self.write(decimal(value, &mut [0; 20]));
     }
+}
+
+/// Words of this process's memory that may not be mapped.
+pub fn peek<const WORDS: usize>(addr: usize) -> Option<[usize; WORDS]> {
+    let mut words = [0usize; WORDS];
+    let local = [words.as_mut_ptr() as usize, WORDS * 8];
+    let remote = [addr, WORDS * 8];
+    let args = [getpid() as usize, local.as_ptr() as usize, 1, remote.as_ptr() as usize, 1, 0];
+    // SAFETY: the kernel writes to `words`, or says that it cannot read there.
+    (unsafe { call(nr::PROCESS_VM_READV, args) } == Ok(WORDS * 8)).then_some(words)
 }

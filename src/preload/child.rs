@@ -5,7 +5,7 @@
 #![allow(unsafe_code)] // signal handlers, reads of the copied memory
 
 use crate::emit::{self, Findings};
-use crate::snapshot::Job;
+use crate::snapshot::{Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
 use crate::{gather, kernel, ledger, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -92,6 +92,9 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let memory = Stopped(Step::Memory, Errno::ENOMEM);
     let settings = settings::get().ok_or(memory)?;
     let options = &settings.options;
+    if sys::open(c"/proc/self", sys::O_RDONLY, 0).is_err_and(|error| error == Errno::EMFILE) {
+        spare_descriptors();
+    }
     let kernel_words = if options.use_kernel { kernel::pointers(job.pid) } else { List::new() };
     quiet_down(options.deadline);
 

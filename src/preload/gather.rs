@@ -5,10 +5,10 @@
 use crate::child::{Step, Stopped};
 use crate::emit::Unseen;
 use crate::modules::MapsText;
-use crate::snapshot::Job;
+use crate::snapshot::{Job, Way};
 use crate::state::FOREIGN_ALLOCATOR;
 use crate::stop::State;
-use crate::threads::Stack;
+use crate::threads::{CONTROL_BLOCK, Fate, Stack};
 use crate::{own, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
@@ -26,7 +26,6 @@ const MEMORY: Stopped = Stopped(Step::Memory, Errno::ENOMEM);
 const RED_ZONE: usize = 128;
 /// Around main's thread pointer: its static thread-local storage below, its control block from there.
 const TLS_BELOW: usize = 8192;
-const CONTROL_BLOCK: usize = 2304;
 
 /// A running thread, whatever way it was stopped.
 #[derive(Clone, Copy)]
@@ -87,17 +86,28 @@ pub unsafe fn roots<S: SizeOf>(
     live.sort_unstable();
     unstopped(job, unseen);
 
-    for dead in threads::stacks().filter(|stack| live.binary_search(&stack.tid).is_err()) {
-        // glibc keeps the stacks of ended threads for the next ones. Its control block still names itself; if it does not,
-        // the memory is somebody else's by now.
-        if peek(dead.pointer + 16) == Some(dead.pointer) && peek(dead.pointer) == Some(dead.pointer) {
-            exclude(&mut excluded, dead.range)?;
-            // Its dtv stays in use.
-            if let Some(dtv) = peek(dead.pointer + 8) {
-                marker.root_word(dtv);
+    let mut missed = 0;
+    for other in threads::stacks().filter(|stack| live.binary_search(&stack.tid).is_err()) {
+        let fate = other.fate();
+        if fate == Fate::Unknown {
+            continue;
+        }
+        // glibc keeps the stacks of ended threads for the next ones.
+        exclude(&mut excluded, other.range)?;
+        match fate {
+            Fate::Runs | Fate::Parents => {
+                missed += usize::from(fate == Fate::Runs);
+                let _ = stacks.push(AddrRange::new(other.range.start, other.entry));
+                let _ = storage.push(AddrRange::new(other.entry, other.range.end));
             }
+            Fate::Returned => {
+                let _ = storage.push(AddrRange::new(other.pointer, other.range.end.min(other.pointer + CONTROL_BLOCK)));
+            }
+            // Its dtv stays in use.
+            _ => sys::peek(other.pointer + 8).into_iter().for_each(|[dtv]| marker.root_word(dtv)),
         }
     }
+    unseen.add_count("thread", missed, b"were not found when the others were stopped; their stacks were taken whole");
     for range in arena::own_ranges() {
         exclude(&mut excluded, range)?;
     }
@@ -211,6 +221,8 @@ fn unstopped(job: &Job, unseen: &mut Unseen) {
         };
         unseen.add_thread(thread.tid, why);
     }
+    let blind = job.way == Way::None;
+    unseen.add_count("stop", blind.into(), b"neither ptrace nor a signal could stop the threads: they ran on while copied");
     unseen.add_count("thread", job.crew.overflow, b"threads that started during the stop found no room in its list");
 }
 
@@ -288,14 +300,4 @@ fn closed_pages<S: SizeOf>(
         });
     }
     unseen.add_count("closed-page", count, b"pages without any permission hold data: read as roots all the same");
-}
-
-/// A word that may not be mapped.
-fn peek(addr: usize) -> Option<usize> {
-    let mut word = 0usize;
-    let local = [&raw mut word as usize, 8];
-    let remote = [addr, 8];
-    let args = [sys::getpid() as usize, local.as_ptr() as usize, 1, remote.as_ptr() as usize, 1, 0];
-    // SAFETY: the kernel writes 8 bytes to `word`, or says that it cannot read there.
-    (unsafe { sys::call(nr::PROCESS_VM_READV, args) } == Ok(8)).then_some(word)
 }

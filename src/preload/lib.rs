@@ -74,6 +74,7 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
         check::init();
         state::UNWIND_CHECK.store(options.unwind_check, Relaxed);
     }
+    threads::init();
     stop::signal::init(options.signal);
     // SAFETY: plain functions that live as long as the library; no library handle to unregister them by.
     unsafe {
@@ -98,6 +99,7 @@ unsafe extern "C" {
 
 /// Takes our cold locks. Registered first, so it runs last before a fork: no handler of the program's runs while we hold them.
 unsafe extern "C" fn before_fork() {
+    threads::before_fork();
     state::TRACKER.table.before_fork();
     tls::before_fork();
     modules::before_fork();

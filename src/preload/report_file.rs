@@ -160,13 +160,24 @@ pub fn tell(settings: &Settings, step: u32, error: u32) {
     let path = Path::of(settings);
     let mut digits = [0; 20];
     let number = sys::decimal(u64::from(error & 0xffff), &mut digits);
-    let (what, at): (&[u8], &[u8]) = match step {
-        step if step == Step::Open as u32 || step == Step::Write as u32 => (b"cannot write ", path.as_bytes()),
-        _ => (b"a scan did not finish", b""),
+    let (what, at, remedy): (&[u8], &[u8], &[u8]) = match step {
+        step if step == Step::Open as u32 || step == Step::Write as u32 => {
+            (b"cannot write ", path.as_bytes(), b"; the program goes on (log_path= changes the place, quiet=1 silences this)")
+        }
+        step if step == Step::Clone as u32 => (
+            b"a scan could not copy the process",
+            b"",
+            b"; the program goes on without it (`leakscan doctor` tells what is refused, quiet=1 silences this)",
+        ),
+        _ => {
+            (b"a scan did not finish", b"", b"; the program goes on (deadline= gives it more time, quiet=1 silences this)")
+        }
     };
     let why: &[u8] = match error {
         1 => b"operation not permitted",
         2 => b"no such directory",
+        11 => b"no further process is allowed (RLIMIT_NPROC)",
+        12 => b"not enough memory",
         13 => b"permission denied",
         17 => b"a file of another user, or no plain file, is in the way",
         20 => b"not a directory",
@@ -189,6 +200,6 @@ pub fn tell(settings: &Settings, step: u32, error: u32) {
         why,
         if known { b"" } else { b" " },
         if known { b"" } else { number },
-        b"; the program goes on (log_path= and deadline= change this, quiet=1 silences it)",
+        remedy,
     ]);
 }

@@ -7,7 +7,9 @@
 use crate::shims::{KEPT_REGISTERS, clone_sharing, thread_pointer};
 use crate::state::TRACKER;
 use crate::stop::{self, Crew};
-use crate::{child, ledger, settings};
+use crate::ledger::{self, Ledger};
+use crate::settings::{self, Settings};
+use crate::child;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use leakscan_engine::arena;
 use leakscan_engine::sys::{self, Errno, nr};
@@ -184,8 +186,14 @@ fn by_ptrace(job: &mut Job) -> bool {
         // SAFETY: as above.
         let _ = unsafe { sys::call(nr::PRCTL, [PR_SET_PTRACER, 0, 0, 0, 0, 0]) };
     }
+    // A filter may kill whoever calls ptrace: then the helper has said nothing, and has not cloned.
+    if job.refused == 0 && job.child == 0 {
+        job.refused = Errno::EPERM.0;
+    }
     if job.refused != 0 {
-        REFUSED.fetch_add(1, Relaxed);
+        if job.refused == Errno::EPERM.0 || job.refused == Errno::EACCES.0 {
+            REFUSED.fetch_add(1, Relaxed);
+        }
         job.crew.clear();
         return false;
     }
@@ -201,7 +209,13 @@ extern "C" fn helper(job: usize) -> ! {
     while GO.load(Relaxed) == 0 {
         sys::futex_wait(&GO, 0, Some(1_000_000_000));
     }
-    match stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid) {
+    let mut stopped = stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid);
+    if stopped == Err(Errno::EMFILE) {
+        spare_descriptors();
+        job.crew.clear();
+        stopped = stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid);
+    }
+    match stopped {
         Ok(()) => {
             job.stopped();
             // The snapshot becomes the program's child, not ours: we end at once.
@@ -217,6 +231,17 @@ extern "C" fn helper(job: usize) -> ! {
     }
 }
 
+/// The program has used up its descriptors: a table of this process's own, with room for two that it closes there.
+pub fn spare_descriptors() {
+    // SAFETY: parts this process's table from the program's; what is closed is its own copy.
+    unsafe {
+        if sys::call(nr::UNSHARE, [CLONE_FILES, 0, 0, 0, 0, 0]).is_ok() {
+            let open = (0..1024).filter(|descriptor| sys::call(nr::CLOSE, [*descriptor, 0, 0, 0, 0, 0]).is_ok());
+            open.take(2).for_each(drop);
+        }
+    }
+}
+
 fn by_signal(job: &mut Job) {
     job.way = Way::Signal;
     let caller = job.caller.tid;
@@ -226,18 +251,23 @@ fn by_signal(job: &mut Job) {
     }
     job.stopped();
     clone_here(job, 0);
-    if job.way == Way::Signal {
-        stop::signal::resume();
-    }
+    stop::signal::resume();
     job.pause_ended();
 }
 
 /// Notes that no snapshot could be taken.
 fn fail(error: Errno) {
-    if let Some(shared) = ledger::get() {
-        shared.ledger.failed.fetch_add(1, Relaxed);
-        shared.ledger.failed_step.store(child::Step::Clone as u32, Relaxed);
-        shared.ledger.failed_errno.store(error.0 as u32, Relaxed);
+    let (Some(shared), Some(settings)) = (ledger::get(), settings::get()) else { return };
+    note(settings, shared.ledger, child::Step::Clone as u32, error.0 as u32);
+}
+
+/// Counts a scan that failed, for the next report, and tells of the first one.
+fn note(settings: &Settings, ledger: &Ledger, step: u32, error: u32) {
+    ledger.failed.fetch_add(1, Relaxed);
+    ledger.failed_step.store(step, Relaxed);
+    ledger.failed_errno.store(error, Relaxed);
+    if !settings.options.quiet && ledger.told.swap(1, Relaxed) == 0 {
+        child::tell(settings, step, error);
     }
 }
 
@@ -249,15 +279,9 @@ pub fn ended(status: i32) {
         ledger.failed.store(0, Relaxed);
         return;
     }
-    ledger.failed.fetch_add(1, Relaxed);
-    let step = ledger.step.load(Relaxed);
-    ledger.failed_step.store(step, Relaxed);
     // Ended by a signal (its watchdog's is SIGALRM): told with a bit above the number.
     let error = if status & 0x7f != 0 { (status & 0x7f) as u32 | 1 << 16 } else { ledger.errno.load(Relaxed) };
-    ledger.failed_errno.store(error, Relaxed);
     shared.written().fill(0);
     child::cut_back(settings, ledger);
-    if !settings.options.quiet && ledger.told.swap(1, Relaxed) == 0 {
-        child::tell(settings, step, error);
-    }
+    note(settings, ledger, ledger.step.load(Relaxed), error);
 }

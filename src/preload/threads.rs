@@ -24,6 +24,8 @@ pub struct Record {
     pub pointer: AtomicUsize,
     low: AtomicUsize,
     high: AtomicUsize,
+    /// It ran when a fork began.
+    runs: AtomicU32,
     /// Where its first frame is; thread-local storage and the control block lie above.
     entry: AtomicUsize,
 }
@@ -34,6 +36,9 @@ unsafe impl Zeroed for Record {}
 const UNUSED: u32 = 0;
 const STARTING: u32 = 1;
 const STARTED: u32 = 2;
+/// It was another thread of the process that we are forked from: it does not run here, but what its stack holds is what the
+/// parent has in use.
+const PARENTS: u32 = 3;
 
 static RECORDS: Chunks<Record, 16> = Chunks::new();
 
@@ -78,7 +83,7 @@ extern "C-unwind" fn run(record: usize) -> usize {
     let pointer = thread_pointer();
     record.entry.store(core::ptr::from_ref(&pointer) as usize, Relaxed);
     // glibc has given this thread the stack of one that ended: that one's record is this thread's now.
-    for old in all().filter(|old| old.pointer.load(Relaxed) == pointer && old.state.load(Acquire) == STARTED) {
+    for old in all().filter(|old| old.pointer.load(Relaxed) == pointer && old.state.load(Acquire) >= STARTED) {
         old.pointer.store(0, Relaxed);
         old.state.store(UNUSED, Release);
     }
@@ -119,7 +124,7 @@ pub fn in_flight() -> impl Iterator<Item = usize> {
         .map(|record| record.argument.load(Relaxed))
 }
 
-/// The stack of a thread that has started. The thread may have ended.
+/// The stack of a thread that has started.
 #[derive(Clone, Copy)]
 pub struct Stack {
     pub range: AddrRange,
@@ -128,23 +133,94 @@ pub struct Stack {
     pub pointer: usize,
     /// Frames lie below, thread-local storage above.
     pub entry: usize,
+    parents: bool,
 }
 
-/// All of them. For the snapshot child.
+/// What has become of a thread that is not among those that were stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its memory is somebody else's by now.
+    Unknown,
+    /// It runs, though it was not found.
+    Runs,
+    /// It runs in the process that this one is forked from.
+    Parents,
+    /// It has ended; what it returned waits in the control block.
+    Returned,
+    /// It has ended, and nobody asks for what it returned.
+    Over,
+}
+
+impl Stack {
+    /// By glibc's control block, whose memory may be gone.
+    pub fn fate(&self) -> Fate {
+        let Some(block) = sys::peek::<{ CONTROL_BLOCK / 8 }>(self.pointer) else { return Fate::Unknown };
+        if (block[0], block[2]) != (self.pointer, self.pointer) {
+            return Fate::Unknown;
+        }
+        if self.parents {
+            return Fate::Parents;
+        }
+        let offset = TID_OFFSET.load(Relaxed);
+        let tid = (block[offset / 8] >> (offset % 8 * 8)) as u32 as i32;
+        // pthread_detach, and PTHREAD_CREATE_DETACHED, let the word `joinid` point to the control block itself.
+        let detached = || block[3..].contains(&self.pointer);
+        match tid {
+            _ if offset == 0 => Fate::Over,
+            // The kernel clears it when the thread ends, pthread_join sets -1.
+            1.. => Fate::Runs,
+            0 if !detached() => Fate::Returned,
+            _ => Fate::Over,
+        }
+    }
+}
+
+/// Bytes of glibc's `struct pthread`, or a few more.
+pub const CONTROL_BLOCK: usize = 2304;
+/// Where in it the thread's id is; 0: unknown.
+static TID_OFFSET: AtomicUsize = AtomicUsize::new(0);
+
+/// Finds the id in main's own control block. Called by the constructor.
+pub fn init() {
+    let (pointer, tid) = (thread_pointer(), sys::gettid());
+    // Behind the 704 bytes that the x86-64 ABI's header takes, and a list's two words.
+    let found = (704..1024).step_by(4).find(|offset| {
+        // SAFETY: the control block is larger than that, and this thread's own.
+        unsafe { *((pointer + offset) as *const u32) == tid }
+    });
+    TID_OFFSET.store(found.unwrap_or(0), Relaxed);
+}
+
+/// All of them, those that have ended too. For the snapshot child.
 pub fn stacks() -> impl Iterator<Item = Stack> {
-    all().filter(|record| record.state.load(Relaxed) == STARTED && record.high.load(Relaxed) != 0).map(|record| Stack {
+    all().filter(|record| record.state.load(Relaxed) >= STARTED && record.high.load(Relaxed) != 0).map(stack)
+}
+
+fn stack(record: &Record) -> Stack {
+    Stack {
         range: AddrRange::new(record.low.load(Relaxed), record.high.load(Relaxed)),
         tid: record.tid.load(Relaxed),
         pointer: record.pointer.load(Relaxed),
         entry: record.entry.load(Relaxed),
-    })
+        parents: record.state.load(Relaxed) == PARENTS,
+    }
 }
 
-/// In the child of a fork only the forking thread is left; the records of the others would be taken for dead stacks, which is
-/// what they are. Its own has a new thread id.
+/// Notes which threads run, for the child, in which glibc has taken their ids from them.
+pub fn before_fork() {
+    for record in all().filter(|record| record.state.load(Relaxed) == STARTED) {
+        record.runs.store(u32::from(stack(record).fate() == Fate::Runs), Relaxed);
+    }
+}
+
+/// In the child of a fork only the forking thread is left. Its own record has a new thread id.
 pub fn forked() {
     let (pointer, tid) = (thread_pointer(), sys::gettid());
-    for record in all().filter(|record| record.pointer.load(Relaxed) == pointer) {
-        record.tid.store(tid, Relaxed);
+    for record in all().filter(|record| record.state.load(Relaxed) == STARTED) {
+        if record.pointer.load(Relaxed) == pointer {
+            record.tid.store(tid, Relaxed);
+        } else if record.runs.load(Relaxed) == 1 {
+            record.state.store(PARENTS, Relaxed);
+        }
     }
 }

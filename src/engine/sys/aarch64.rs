@@ -44,6 +44,7 @@ pub mod nr {
     pub const RENAMEAT: usize = 38;
     pub const PRLIMIT64: usize = 261;
     pub const PROCESS_VM_READV: usize = 270;
+    pub const UNSHARE: usize = 97;
     pub const CLOSE_RANGE: usize = 436;
 }
 

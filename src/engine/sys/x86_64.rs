@@ -44,6 +44,7 @@ pub mod nr {
     pub const RENAMEAT: usize = 264;
     pub const PRLIMIT64: usize = 302;
     pub const PROCESS_VM_READV: usize = 310;
+    pub const UNSHARE: usize = 272;
     pub const CLOSE_RANGE: usize = 436;
 }
 

@@ -10,7 +10,7 @@ pub mod signal;
 
 use core::ffi::CStr;
 use leakscan_engine::arena::{self, Zeroed};
-use leakscan_engine::sys::{self, Fd};
+use leakscan_engine::sys::{self, Errno, Fd};
 
 /// General registers of a thread as the kernel gives them (x86-64: `user_regs_struct`, 27 words).
 pub const GENERAL: usize = 27;
@@ -114,14 +114,18 @@ impl Crew {
     }
 
     /// Adds threads of process `pid` that are not there yet, other than `but`; calls `ask` for each; gives their number.
-    fn find_new(&mut self, pid: u32, but: u32, mut ask: impl FnMut(&mut Captured)) -> usize {
+    ///
+    /// # Errors
+    /// The kernel's, where it does not list the threads (no /proc, no free descriptor).
+    fn find_new(&mut self, pid: u32, but: u32, mut ask: impl FnMut(&mut Captured)) -> Result<usize, Errno> {
         let mut path = [0; 40];
-        let Ok(directory) = sys::open(sys::proc_path(&mut path, pid, b"task"), sys::O_RDONLY | sys::O_DIRECTORY, 0)
-        else {
-            return 0;
-        };
+        let directory = sys::open(sys::proc_path(&mut path, pid, b"task"), sys::O_RDONLY | sys::O_DIRECTORY, 0)?;
         let before = self.used;
-        while let Some(bytes) = read_directory(&directory, self.directory) {
+        loop {
+            let bytes = read_directory(&directory, self.directory)?;
+            if bytes == 0 {
+                return Ok(self.used - before);
+            }
             let mut at = 0;
             while at < bytes {
                 let (tid, next) = entry(self.directory, at);
@@ -136,15 +140,12 @@ impl Crew {
                 }
             }
         }
-        self.used - before
     }
 }
 
-fn read_directory(directory: &Fd, into: &mut [u8]) -> Option<usize> {
+fn read_directory(directory: &Fd, into: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel writes at most `into.len()` bytes.
-    let read =
-        unsafe { sys::call(sys::nr::GETDENTS64, [directory.0, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) };
-    read.ok().filter(|bytes| *bytes > 0)
+    unsafe { sys::call(sys::nr::GETDENTS64, [directory.0, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) }
 }
 
 /// The number that a `linux_dirent64` at `at` names, if it does, and where the next one is.
@@ -174,9 +175,13 @@ const AT_FDCWD: usize = -100isize as usize;
 fn look_at(pid: u32, thread: &mut Captured, blocked_is_enough: bool) -> bool {
     let mut buffer = [0u8; 512];
     let mut path = [0u8; 64];
-    let Ok(stat) = sys::read_file(task_path(&mut path, pid, thread.tid, b"stat"), &mut buffer) else {
-        thread.state = State::Gone;
-        return true;
+    let stat = match sys::read_file(task_path(&mut path, pid, thread.tid, b"stat"), &mut buffer) {
+        Ok(stat) => stat,
+        Err(Errno::ENOENT | Errno::ESRCH) => {
+            thread.state = State::Gone;
+            return true;
+        }
+        Err(_) => return false,
     };
     // `tid (name) S ...`: the name may hold anything but ends at the last parenthesis.
     let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2)).copied();

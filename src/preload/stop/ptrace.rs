@@ -5,7 +5,6 @@
 #![allow(unsafe_code)] // ptrace
 
 use super::{Captured, Crew, State, VECTOR, look_at};
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use leakscan_engine::sys::{self, Errno, nr};
 
 const SEIZE: usize = 0x4206;
@@ -30,25 +29,27 @@ fn ptrace(request: usize, tid: u32, addr: usize, data: usize) -> Result<usize, E
 /// Stops every thread of `pid` but `caller`.
 ///
 /// # Errors
-/// Where the kernel refuses to trace the first one; nothing is stopped then.
+/// Where the kernel refuses to trace or to list the threads; nothing is stopped then.
 pub fn stop(crew: &mut Crew, pid: u32, caller: u32) -> Result<(), Errno> {
     let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
-    let refused = AtomicU32::new(0);
     loop {
+        let mut refused = None;
         let new = crew.find_new(pid, caller, |thread| match ptrace(SEIZE, thread.tid, 0, 0) {
             Ok(_) => drop(ptrace(INTERRUPT, thread.tid, 0, 0)),
-            // ESRCH: it has ended.
-            Err(Errno(3)) => thread.state = State::Gone,
+            Err(Errno::ESRCH) => thread.state = State::Gone,
+            // EPERM is also what the kernel answers for a thread that is just ending, or has ended and is not joined.
+            Err(_) if look_at(pid, thread, false) && thread.state == State::Gone => {}
             Err(error) => {
-                refused.store(error.0 as u32, Relaxed);
+                refused = Some(error);
                 thread.state = State::Running;
             }
         });
-        if refused.load(Relaxed) != 0 {
+        let error = refused.or(new.err());
+        if let Some(error) = error {
             resume(crew);
-            return Err(Errno(refused.load(Relaxed) as i32));
+            return Err(error);
         }
-        if new == 0 {
+        if new == Ok(0) {
             break;
         }
         wait(crew, pid, started);

@@ -115,15 +115,13 @@ unsafe fn park(round: u32, context: *const usize) {
     }
 }
 
-/// Parks every thread of this process but the caller. `false` if there is no signal to do it by.
+/// Parks every thread of this process but the caller. `false` if there is no signal to do it by, or the kernel does not list
+/// the threads; those found until then are parked.
 ///
 /// # Safety
 /// `crew` stays where it is until [`resume`].
 pub unsafe fn stop(crew: *mut Crew, pid: u32, caller: u32) -> bool {
     let signal = number() as usize;
-    if signal == 0 {
-        return false;
-    }
     CREW.store(crew as usize, Release);
     ROUND.fetch_add(1, AcqRel);
     let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
@@ -131,6 +129,10 @@ pub unsafe fn stop(crew: *mut Crew, pid: u32, caller: u32) -> bool {
         // SAFETY: parked threads write their own entries; here only `used` grows, and states are read.
         let crew = unsafe { &mut *crew };
         let new = crew.find_new(pid, caller, |_| {});
+        if signal == 0 {
+            crew.threads[..crew.used].iter_mut().for_each(|thread| thread.state = State::Running);
+            return false;
+        }
         // Entries stand before the signal is sent, so that a thread finds its own.
         for thread in crew.threads[..crew.used].iter_mut().filter(|thread| thread.state == State::Asked) {
             // SAFETY: sends a signal that we handle to a thread of our own.
@@ -139,10 +141,14 @@ pub unsafe fn stop(crew: *mut Crew, pid: u32, caller: u32) -> bool {
                 thread.state = State::Gone;
             }
         }
-        if new == 0 {
-            return true;
+        match new {
+            Ok(0) => return true,
+            Ok(_) => wait(crew, pid, started),
+            Err(_) => {
+                wait(crew, pid, started);
+                return false;
+            }
         }
-        wait(crew, pid, started);
     }
 }
 
