@@ -144,8 +144,17 @@ impl Process {
         }
     }
 
-    /// The signal and the report path of its `LEAKSCAN_OPTIONS`.
+    /// The signal that it listens to, and its report's path: as the library has named a mapping for us, since a server may
+    /// have written over its environment; else as its `LEAKSCAN_OPTIONS` say.
     pub fn options(self) -> io::Result<(i32, String)> {
+        let named = self.mapped_files()?.iter().find_map(|path| {
+            let name = path.to_str()?.strip_prefix("/memfd:leakscan:")?.strip_suffix(" (deleted)")?;
+            let (signal, path) = name.split_once(':')?;
+            Some((signal.parse().ok()?, path.to_owned()))
+        });
+        if let Some(named) = named {
+            return Ok(named);
+        }
         let text = self.variable("LEAKSCAN_OPTIONS")?.unwrap_or_default();
         let options: Options<'_> = leakscan_options::parse(&text, |_| ());
         Ok((i32::try_from(options.signal).unwrap_or(58), options.log_path.to_owned()))

@@ -113,11 +113,16 @@ impl Target {
                 return Err(format!("process {pid} ended before it answered"));
             }
             if asked.elapsed() >= timeout {
-                return Err(format!(
-                    "process {pid} gave no whole scan within {} s; its report is {}",
-                    timeout.as_secs(),
-                    self.report().map_or(self.pattern.clone(), |(path, _)| path.display().to_string())
-                ));
+                let seconds = timeout.as_secs();
+                return Err(match self.report() {
+                    Some((path, _)) => {
+                        format!("process {pid} gave no whole scan within {seconds} s; its report is {}", path.display())
+                    }
+                    None => format!(
+                        "process {pid} gave no report within {seconds} s at {}; its stderr tells if it could not write there",
+                        self.pattern.replace("%p", &self.inner_pid.to_string())
+                    ),
+                });
             }
             waiting(asked.elapsed());
             sleep(POLL);

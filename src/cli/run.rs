@@ -152,7 +152,7 @@ fn show(
     };
     let mut out = io::BufWriter::new(sink);
     if !reports.iter().any(|report| report.process.pid == root) {
-        for line in environment::why_no_report(status, environment) {
+        for line in environment::why_no_report(root, status, environment) {
             writeln!(out, "leakscan: {line}")?;
         }
     }

@@ -222,7 +222,11 @@ fn unstopped(job: &Job, unseen: &mut Unseen) {
         unseen.add_thread(thread.tid, why);
     }
     let blind = job.way == Way::None;
-    unseen.add_count("stop", blind.into(), b"neither ptrace nor a signal could stop the threads: they ran on while copied");
+    unseen.add_count(
+        "stop",
+        blind.into(),
+        b"neither ptrace nor a signal could stop the threads: they ran on while copied",
+    );
     unseen.add_count("thread", job.crew.overflow, b"threads that started during the stop found no room in its list");
 }
 

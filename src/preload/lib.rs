@@ -7,6 +7,7 @@
 
 mod check;
 mod child;
+mod doorplate;
 mod emit;
 mod gather;
 mod interpose;
@@ -74,6 +75,7 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
         check::init();
         state::UNWIND_CHECK.store(options.unwind_check, Relaxed);
     }
+    doorplate::hang(settings);
     threads::init();
     stop::signal::init(options.signal);
     // SAFETY: plain functions that live as long as the library; no library handle to unregister them by.

@@ -23,7 +23,7 @@ pub struct Path {
 impl Path {
     pub fn of(settings: &Settings) -> Self {
         let mut path = Path { bytes: [0; PATH], len: 0 };
-        let mut rest = settings.options.log_path.as_bytes();
+        let mut rest = settings.log_path.as_bytes();
         while let Some((&byte, after)) = rest.split_first() {
             rest = after;
             let taken = match (byte, after.first()) {
@@ -161,17 +161,21 @@ pub fn tell(settings: &Settings, step: u32, error: u32) {
     let mut digits = [0; 20];
     let number = sys::decimal(u64::from(error & 0xffff), &mut digits);
     let (what, at, remedy): (&[u8], &[u8], &[u8]) = match step {
-        step if step == Step::Open as u32 || step == Step::Write as u32 => {
-            (b"cannot write ", path.as_bytes(), b"; the program goes on (log_path= changes the place, quiet=1 silences this)")
-        }
+        step if step == Step::Open as u32 || step == Step::Write as u32 => (
+            b"cannot write ",
+            path.as_bytes(),
+            b"; the program goes on (log_path= changes the place, quiet=1 silences this)",
+        ),
         step if step == Step::Clone as u32 => (
             b"a scan could not copy the process",
             b"",
             b"; the program goes on without it (`leakscan doctor` tells what is refused, quiet=1 silences this)",
         ),
-        _ => {
-            (b"a scan did not finish", b"", b"; the program goes on (deadline= gives it more time, quiet=1 silences this)")
-        }
+        _ => (
+            b"a scan did not finish",
+            b"",
+            b"; the program goes on (deadline= gives it more time, quiet=1 silences this)",
+        ),
     };
     let why: &[u8] = match error {
         1 => b"operation not permitted",

@@ -5,7 +5,8 @@ use core::ffi::{CStr, c_char};
 use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
-use leakscan_engine::{arena, sys};
+use leakscan_engine::arena;
+use leakscan_engine::sys::{self, nr};
 use leakscan_options::Options;
 
 /// Set once, by the constructor. (once_cell's cells would do, but cargo builds it with std as soon as any member of the
@@ -23,6 +24,8 @@ pub struct Settings {
     pub options: Options<'static>,
     /// As in the environment, for the report.
     pub text: &'static str,
+    /// `log_path`, absolute: a program may change its directory.
+    pub log_path: &'static str,
     /// `LEAKSCAN_RUN`, or `-`.
     pub run: &'static str,
 }
@@ -49,7 +52,9 @@ pub unsafe fn init(environment: *const *const c_char) -> Option<&'static Setting
             sys::Stderr.line(&[b"leakscan: LEAKSCAN_OPTIONS: `", fault.part.as_bytes(), b"`", cause]);
         });
     }
-    let settings = Settings { options, text, run: run.and_then(keep).filter(|run| !run.is_empty()).unwrap_or("-") };
+    let log_path = absolute(options.log_path).unwrap_or(options.log_path);
+    let settings =
+        Settings { options, text, log_path, run: run.and_then(keep).filter(|run| !run.is_empty()).unwrap_or("-") };
     let place = arena::map(size_of::<Settings>())?.start as *mut Settings;
     // SAFETY: the mapping is new, large enough, aligned, and never unmapped.
     unsafe { place.write(settings) };
@@ -123,6 +128,32 @@ fn keep(text: &CStr) -> Option<&'static str> {
     let copy = arena::zeroed::<u8>(bytes.len())?;
     copy.copy_from_slice(bytes);
     core::str::from_utf8(copy).ok()
+}
+
+/// A relative pattern behind the working directory of now. `None` if it is absolute.
+fn absolute(pattern: &'static str) -> Option<&'static str> {
+    const PATH: usize = 4096;
+    if pattern.starts_with('/') {
+        return None;
+    }
+    let folder = arena::zeroed::<u8>(PATH)?;
+    // SAFETY: the kernel writes at most PATH bytes, the zero at the end included.
+    let len = unsafe { sys::call(nr::GETCWD, [folder.as_mut_ptr() as usize, PATH, 0, 0, 0, 0]) }.ok()? - 1;
+    let path = arena::zeroed::<u8>(2 * len + 1 + pattern.len())?;
+    let mut used = 0;
+    let mut push = |byte| {
+        path[used] = byte;
+        used += 1;
+    };
+    for &byte in &folder[..len] {
+        push(byte);
+        if byte == b'%' {
+            push(byte);
+        }
+    }
+    push(b'/');
+    pattern.bytes().for_each(&mut push);
+    core::str::from_utf8(&path[..used]).ok()
 }
 
 unsafe fn find<'a>(mut environment: *const *const c_char, name: &[u8]) -> Option<&'a CStr> {

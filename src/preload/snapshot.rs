@@ -4,12 +4,12 @@
 //! see it.
 #![allow(unsafe_code)] // clones the process
 
+use crate::child;
+use crate::ledger::{self, Ledger};
+use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, clone_sharing, thread_pointer};
 use crate::state::TRACKER;
 use crate::stop::{self, Crew};
-use crate::ledger::{self, Ledger};
-use crate::settings::{self, Settings};
-use crate::child;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use leakscan_engine::arena;
 use leakscan_engine::sys::{self, Errno, nr};

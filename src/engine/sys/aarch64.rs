@@ -45,6 +45,8 @@ pub mod nr {
     pub const PRLIMIT64: usize = 261;
     pub const PROCESS_VM_READV: usize = 270;
     pub const UNSHARE: usize = 97;
+    pub const MEMFD_CREATE: usize = 279;
+    pub const GETCWD: usize = 17;
     pub const CLOSE_RANGE: usize = 436;
 }
 

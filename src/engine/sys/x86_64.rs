@@ -45,6 +45,8 @@ pub mod nr {
     pub const PRLIMIT64: usize = 302;
     pub const PROCESS_VM_READV: usize = 310;
     pub const UNSHARE: usize = 272;
+    pub const MEMFD_CREATE: usize = 319;
+    pub const GETCWD: usize = 79;
     pub const CLOSE_RANGE: usize = 436;
 }
 
