@@ -24,6 +24,7 @@ impl Errno {
     pub const EAGAIN: Self = Self(11);
     pub const ENOMEM: Self = Self(12);
     pub const EACCES: Self = Self(13);
+    pub const EFAULT: Self = Self(14);
     pub const EEXIST: Self = Self(17);
     pub const ENOTDIR: Self = Self(20);
     pub const EMFILE: Self = Self(24);
@@ -264,12 +265,19 @@ impl Stderr {
     }
 }
 
+/// Reads memory of a process (process_vm_readv): as much as can be read from `addr` on, which may be less than asked for.
+pub fn read_memory(pid: u32, addr: usize, into: &mut [u8]) -> Result<usize, Errno> {
+    let local = [into.as_mut_ptr() as usize, into.len()];
+    let remote = [addr, into.len()];
+    let args = [pid as usize, local.as_ptr() as usize, 1, remote.as_ptr() as usize, 1, 0];
+    // SAFETY: the kernel writes at most `into.len()` bytes to `into`, or says that it cannot read there.
+    unsafe { call(nr::PROCESS_VM_READV, args) }
+}
+
 /// Words of this process's memory that may not be mapped.
 pub fn peek<const WORDS: usize>(addr: usize) -> Option<[usize; WORDS]> {
     let mut words = [0usize; WORDS];
-    let local = [words.as_mut_ptr() as usize, WORDS * 8];
-    let remote = [addr, WORDS * 8];
-    let args = [getpid() as usize, local.as_ptr() as usize, 1, remote.as_ptr() as usize, 1, 0];
-    // SAFETY: the kernel writes to `words`, or says that it cannot read there.
-    (unsafe { call(nr::PROCESS_VM_READV, args) } == Ok(WORDS * 8)).then_some(words)
+    // SAFETY: any bytes are words.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), WORDS * 8) };
+    (read_memory(getpid(), addr, bytes) == Ok(WORDS * 8)).then_some(words)
 }

@@ -5,7 +5,7 @@ use crate::ledger::Shared;
 use crate::modules::{self, MapsText, Module};
 use crate::settings::{self, Settings};
 use crate::snapshot::Job;
-use crate::state::{TRACKER, UNWINDER};
+use crate::state::{BYPASSED, TRACKER, UNWINDER};
 use crate::{check, own, report_file};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
@@ -280,6 +280,11 @@ fn counters(found: &mut Findings, shared: &Shared, settings: &Settings) {
         b"code addresses whose unwind tables are too unusual: stacks end there",
     );
     unseen.add_count("unwind-check", count(&check::DIFFERENT), b"stacks that differ from libgcc's");
+    unseen.add_count(
+        "malloc",
+        BYPASSED.load(Relaxed).into(),
+        b"the program has a malloc of its own, which is called instead of ours: its blocks are not seen",
+    );
     unseen.add_count(
         "free",
         count(&TRACKER.unknown),

@@ -4,7 +4,7 @@
 
 use crate::child::{Step, Stopped};
 use crate::emit::Unseen;
-use crate::modules::MapsText;
+use crate::modules::{self, MapsText};
 use crate::snapshot::{Job, Way};
 use crate::state::FOREIGN_ALLOCATOR;
 use crate::stop::State;
@@ -108,18 +108,26 @@ pub unsafe fn roots<S: SizeOf>(
         }
     }
     unseen.add_count("thread", missed, b"were not found when the others were stopped; their stacks were taken whole");
-    for range in arena::own_ranges() {
-        exclude(&mut excluded, range)?;
-    }
-    exclude(&mut excluded, own::data())?;
     let foreign = FOREIGN_ALLOCATOR.load(Relaxed);
     if foreign {
         for granule in granules(marker) {
             exclude(&mut excluded, granule)?;
         }
     } else {
-        allocator_memory(marker, text, |range| exclude(&mut excluded, range))?;
+        allocator_memory(marker, &mut pages, text, |range| exclude(&mut excluded, range))?;
     }
+    let used = normalize(&mut excluded);
+    // Before our own memory is left out too: this process may have mapped some where the program has what it did not fork.
+    let mut elsewhere: List<AddrRange> = List::new();
+    for range in own::NOT_FORKED.iter() {
+        roots::subtract(range, &excluded[..used], |part| {
+            let _ = elsewhere.push(part);
+        });
+    }
+    for range in arena::own_ranges() {
+        exclude(&mut excluded, range)?;
+    }
+    exclude(&mut excluded, own::data())?;
     let used = normalize(&mut excluded);
 
     if options.use_registers {
@@ -143,8 +151,16 @@ pub unsafe fn roots<S: SizeOf>(
             unsafe { marker.root_range(range, plain) };
         }
     }
-    let (sbrk, sbrk_used) = own::sbrk_ranges();
-    let facts = Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk[..sbrk_used] };
+    let mut ends: List<usize> = List::new();
+    for module in modules::list(text).ok_or(MEMORY)?.iter().filter(|module| module.end != 0) {
+        ends.push(module.end).then_some(()).ok_or(MEMORY)?;
+    }
+    ends.sort_unstable();
+    let mut sbrk: List<AddrRange> = List::new();
+    for range in own::SBRK.iter() {
+        sbrk.push(range).then_some(()).ok_or(MEMORY)?;
+    }
+    let facts = Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, ends: &ends };
     let mut closed: List<AddrRange> = List::new();
     let planned = roots::plan(
         text,
@@ -171,6 +187,7 @@ pub unsafe fn roots<S: SizeOf>(
     }
     if options.use_mappings {
         closed_pages(&closed, &mut pages, marker, unseen);
+        not_forked(job.pid, &elsewhere, marker, unseen)?;
     }
     Ok(())
 }
@@ -245,6 +262,7 @@ fn registers<S: SizeOf>(job: &Job, marker: &mut Marker<'_, '_, S>) {
 /// glibc's memory outside `[heap]`: the heaps of its other arenas, and large blocks that are mapped by themselves.
 fn allocator_memory<S: SizeOf>(
     marker: &Marker<'_, '_, S>,
+    pages: &mut Pages,
     text: &[u8],
     mut each: impl FnMut(AddrRange) -> Result<(), Stopped>,
 ) -> Result<(), Stopped> {
@@ -253,10 +271,13 @@ fn allocator_memory<S: SizeOf>(
     {
         let mut at = mapping.range.start.next_multiple_of(ARENA);
         while at + 32 <= mapping.range.end {
-            // SAFETY: the mapping is readable as the maps say.
-            let words = unsafe { *(at as *const [usize; 4]) };
-            if roots::looks_like_arena(at, words) {
-                each(AddrRange::new(at, at + ARENA))?;
+            // A reservation of terabytes would get a page at each of these places by our looking at it.
+            if pages.exists(at) {
+                // SAFETY: the mapping is readable as the maps say.
+                let words = unsafe { *(at as *const [usize; 4]) };
+                if roots::looks_like_arena(at, words) {
+                    each(AddrRange::new(at, at + ARENA))?;
+                }
             }
             at += ARENA;
         }
@@ -283,6 +304,46 @@ fn granules<'m, S: SizeOf>(marker: &'m Marker<'_, '_, S>) -> impl Iterator<Item 
         last = start;
         new.then_some(AddrRange::new(start, end))
     })
+}
+
+/// Memory that the copy has not: read from the program itself, which runs on meanwhile.
+fn not_forked<S: SizeOf>(
+    pid: u32,
+    parts: &[AddrRange],
+    marker: &mut Marker<'_, '_, S>,
+    unseen: &mut Unseen,
+) -> Result<(), Stopped> {
+    const CHUNK: usize = 1 << 20;
+    let mut buffer = None;
+    let mut refused = 0;
+    for part in parts {
+        let buffer = match &mut buffer {
+            Some(buffer) => buffer,
+            none => none.insert(arena::zeroed::<u8>(CHUNK).ok_or(MEMORY)?),
+        };
+        let mut at = part.start;
+        while at < part.end {
+            let len = CHUNK.min(part.end - at);
+            match sys::read_memory(pid, at, &mut buffer[..len]) {
+                Ok(read) => {
+                    let start = buffer.as_ptr() as usize;
+                    // SAFETY: the buffer is ours.
+                    unsafe { marker.root_range(AddrRange::new(start, start + read), How::default()) };
+                }
+                // It has been unmapped.
+                Err(Errno::EFAULT) => {}
+                Err(_) => refused += len / 4096,
+            }
+            at += len;
+        }
+    }
+    unseen.add_count(
+        "not-forked",
+        refused,
+        b"pages that a fork leaves out could not be read: what they hold may be reported",
+    );
+    unseen.add_count("not-forked", own::NOT_FORKED.lost(), b"ranges that a fork leaves out found no room in our list");
+    Ok(())
 }
 
 /// Pages that the program has taken every right from may still hold its pointers: read, and named.

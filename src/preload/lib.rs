@@ -75,6 +75,7 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
         check::init();
         state::UNWIND_CHECK.store(options.unwind_check, Relaxed);
     }
+    state::BYPASSED.store(!real::is_interposed(), Relaxed);
     doorplate::hang(settings);
     threads::init();
     stop::signal::init(options.signal);

@@ -19,6 +19,8 @@ const PATH: usize = 232;
 pub struct Module {
     pub range: AddrRange,
     pub bias: usize,
+    /// Where its memory ends, .bss included, on a page border; 0 if its headers cannot be read.
+    pub end: usize,
     id: [u8; 32],
     id_len: u16,
     path_len: u16,
@@ -71,6 +73,7 @@ pub fn list(text: &[u8]) -> Option<List<Module>> {
         let mut module = Module {
             range: mapping.range,
             bias: mapping.range.start.wrapping_sub(mapping.offset as usize),
+            end: 0,
             id: [0; 32],
             id_len: 0,
             path_len: mapping.path.len().min(PATH) as u16,
@@ -103,21 +106,25 @@ fn read_headers(at: AddrRange, module: &mut Module) {
         Some(field.iter().rev().fold(0usize, |value, byte| value << 8 | usize::from(*byte)))
     };
     let (Some(table), Some(size), Some(count)) = (word(32, 8), word(54, 2), word(56, 2)) else { return };
-    let mut note = None;
+    let (mut note, mut end) = (None, 0);
     for header in (0..count).map(|i| table + i * size) {
-        let (Some(kind), Some(offset), Some(address), Some(len)) =
-            (word(header, 4), word(header + 8, 8), word(header + 16, 8), word(header + 32, 8))
+        let (Some(kind), Some(offset), Some(address), Some(len), Some(size)) =
+            (word(header, 4), word(header + 8, 8), word(header + 16, 8), word(header + 32, 8), word(header + 40, 8))
         else {
             return;
         };
         if kind as u32 == PT_LOAD && offset == 0 {
             module.bias = at.start.wrapping_sub(address & !4095);
         }
+        if kind as u32 == PT_LOAD {
+            end = end.max(address.saturating_add(size));
+        }
         // Notes of a file stand in its first mapping, with its headers.
         if kind as u32 == PT_NOTE && note.is_none() {
             note = build_id(bytes, offset, len);
         }
     }
+    module.end = module.bias.wrapping_add(end).next_multiple_of(4096);
     if let Some(id) = note {
         let len = id.len().min(module.id.len());
         module.id[..len].copy_from_slice(&id[..len]);

@@ -86,6 +86,7 @@ functions! {
     DLCLOSE, "dlclose";
     UNDERSCORE_EXIT, "_exit";
     SBRK, "sbrk";
+    MADVISE, "madvise";
     DL_FIND_OBJECT, "_dl_find_object";
     NEW, "_Znwm";
     NEW_NOTHROW, "_ZnwmRKSt9nothrow_t";
@@ -164,6 +165,17 @@ fn resolve() {
     }
 }
 
+/// Whether the program's own calls of malloc come to us: not if the executable has one itself.
+pub fn is_interposed() -> bool {
+    const DEFAULT: *mut c_void = core::ptr::null_mut();
+    unsafe extern "C" {
+        fn malloc(size: usize) -> *mut c_void;
+    }
+    // SAFETY: dlsym reads the name; the search begins with the executable.
+    let first = unsafe { dlsym(DEFAULT, c"malloc".as_ptr()) };
+    core::ptr::eq(first, malloc as *const c_void)
+}
+
 /// Whether the blocks come from glibc's malloc, whose chunk headers we may read.
 pub fn is_glibc() -> bool {
     MALLOC.load(Relaxed) == __libc_malloc as *const () as usize
@@ -225,6 +237,9 @@ pub fn dlclose(handle: usize) -> c_int {
 }
 pub fn sbrk(increment: isize) -> usize {
     call!(SBRK, fn(increment: isize) -> usize)
+}
+pub fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
+    call!(MADVISE, fn(start: usize, len: usize, advice: c_int) -> c_int)
 }
 pub fn underscore_exit(status: c_int) {
     call!(UNDERSCORE_EXIT, fn(status: c_int) -> ())

@@ -16,6 +16,9 @@ pub static UNWIND_CHECK: AtomicU64 = AtomicU64::new(0);
 /// The blocks are not glibc's: chunk headers are not ours to read.
 pub static FOREIGN_ALLOCATOR: AtomicBool = AtomicBool::new(false);
 
+/// The program calls a malloc of its own instead of ours.
+pub static BYPASSED: AtomicBool = AtomicBool::new(false);
+
 const OFF: u8 = 0;
 const STARTING: u8 = 1;
 const ON: u8 = 2;

@@ -42,6 +42,12 @@ impl Pages {
         }
     }
 
+    /// Whether the page at `addr`, of private memory, exists. True where the kernel does not say.
+    pub fn exists(&mut self, addr: usize) -> bool {
+        self.ask(addr & !(PAGE - 1), 1, Resident::Private);
+        self.residency[0] != 0
+    }
+
     fn walk(&mut self, range: AddrRange, resident: Resident, mut each: impl FnMut(AddrRange)) {
         let mut run: Option<AddrRange> = None;
         let mut batch = range.start & !(PAGE - 1);

@@ -46,6 +46,9 @@ pub struct Facts<'a> {
     pub heap_is_allocators: bool,
     /// Parts of `[heap]` that the program got by sbrk itself.
     pub sbrk: &'a [AddrRange],
+    /// Where each loaded file's memory ends, by its own headers, on a page border; sorted. The kernel joins a .bss with an
+    /// anonymous mapping that happens to come after it.
+    pub ends: &'a [usize],
 }
 
 #[allow(unsafe_code)]
@@ -79,15 +82,21 @@ pub fn plan(text: &[u8], facts: &Facts<'_>, mut each: impl FnMut(Root), mut unre
         let next_writable = mappings
             .peek()
             .is_some_and(|next| next.write && next.range.start == mapping.range.end && file(next) == file(&mapping));
+        let ended = |end: usize| facts.ends.binary_search(&end).is_ok();
         let follows = before.filter(|before| before.end == mapping.range.start);
         let relro = data
             && !mapping.write
             && !mapping.exec
             && (next_writable || follows.is_some_and(|before| before.file == file(&mapping)));
-        let bss = mapping.is_anonymous() && !mapping.path.starts_with(b"[") && follows.is_some();
-        let libc = if data { is_libc(mapping.path) } else { follows.is_some_and(|before| before.libc) };
-        before =
-            ((data && mapping.write) || bss).then_some(Before { end: mapping.range.end, file: file(&mapping), libc });
+        let bss = mapping.is_anonymous()
+            && !mapping.path.starts_with(b"[")
+            && follows.is_some_and(|before| !ended(before.end));
+        let libc = if data { is_libc(mapping.path) } else { bss && follows.is_some_and(|before| before.libc) };
+        let border = facts.ends[facts.ends.partition_point(|end| *end <= mapping.range.start)..].first().copied();
+        // Where the file's memory ends, what follows is a mapping of its own.
+        let stranger = border.filter(|border| bss && *border < mapping.range.end);
+        let goes_on = ((data && mapping.write) || bss) && stranger.is_none();
+        before = goes_on.then_some(Before { end: mapping.range.end, file: file(&mapping), libc });
         if mapping.is_kernels() {
             continue;
         }
@@ -118,9 +127,14 @@ pub fn plan(text: &[u8], facts: &Facts<'_>, mut each: impl FnMut(Root), mut unre
         } else {
             None
         };
-        if let Some(root) = root {
-            subtract(root.range, facts.excluded, |range| each(Root { range, ..root }));
+        let Some(mut root) = root else { continue };
+        let mut give = |root: Root| subtract(root.range, facts.excluded, |range| each(Root { range, ..root }));
+        if let Some(border) = stranger {
+            let range = AddrRange::new(border, root.range.end);
+            root.range.end = border;
+            give(Root { range, class: Class::Mappings, how: how(false), resident: Resident::Private });
         }
+        give(root);
     }
     true
 }
@@ -235,7 +249,7 @@ mod tests {
 
     fn roots(excluded: &[AddrRange], heap_is_allocators: bool, sbrk: &[AddrRange]) -> Vec<(usize, usize, Class, How)> {
         let mut roots = Vec::new();
-        let facts = Facts { excluded, heap_is_allocators, sbrk };
+        let facts = Facts { excluded, heap_is_allocators, sbrk, ends: &[0x17000, 0x53000] };
         assert!(plan(
             MAPS,
             &facts,
@@ -284,9 +298,30 @@ mod tests {
     #[test]
     fn unreadable_private_memory_is_named() {
         let mut unreadable = Vec::new();
-        let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &[] };
+        let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &[], ends: &[] };
         assert!(plan(MAPS, &facts, |_| {}, |range| unreadable.push(range)));
         assert_eq!(unreadable, [AddrRange::new(0x61000, 0x62000)]);
+    }
+
+    #[test]
+    fn a_mapping_that_the_kernel_has_joined_to_a_bss_is_none() {
+        let of = |ends: &[usize]| {
+            let mut roots = Vec::new();
+            let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &[], ends };
+            assert!(plan(MAPS, &facts, |root| roots.push((root.range.start, root.class, root.how.exact_only)), |_| {}));
+            roots.retain(|root| (0x15000..0x17000).contains(&root.0) || (0x52000..0x53000).contains(&root.0));
+            roots
+        };
+        let (globals, mappings) = (Class::Globals, Class::Mappings);
+        assert_eq!(
+            of(&[0x16000, 0x52000]),
+            [(0x16000, mappings, false), (0x15000, globals, false), (0x52000, mappings, false)]
+        );
+        assert_eq!(
+            of(&[0x15000, 0x52800]),
+            [(0x15000, mappings, false), (0x52800, mappings, false), (0x52000, globals, true)]
+        );
+        assert_eq!(of(&[]), [(0x15000, globals, false), (0x52000, globals, true)]);
     }
 
     #[test]
