@@ -363,6 +363,21 @@ static void mangled(void) {
     scrub();
 }
 
+// As engines keep a type in the upper bits of a value.
+static void with_high_tag(void) {
+    below(put_hidden);
+    bss = (void *)(~hidden | (uintptr_t)0xfff9 << 48);
+    scrub();
+}
+// As in a packed structure.
+static char packed[64];
+static void in_packed(void) {
+    below(put_hidden);
+    uintptr_t value = ~hidden;
+    memcpy(packed + 13, &value, 8);
+    scrub();
+}
+
 static const struct {
     const char *name;
     void (*keep)(void);
@@ -412,6 +427,8 @@ static const struct {
     {"to_the_end", to_the_end},
     {"with_tag", with_tag},
     {"mangled", mangled},
+    {"with_high_tag", with_high_tag},
+    {"in_packed", in_packed},
 };
 
 int main(int count, char **words) {

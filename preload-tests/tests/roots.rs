@@ -180,6 +180,13 @@ fn pointers_that_are_not_to_the_start() {
 }
 
 #[test]
-fn pointer_mangled_as_in_a_jmp_buf() {
-    run("mangled", "").expect_clean();
+fn pointers_in_disguise_keep_a_block_and_are_named() {
+    for place in ["mangled", "with_high_tag", "in_packed"] {
+        kept_by("use_globals", place);
+        let report = run(place, "").report();
+        let [unseen] = &report.last().unseen[..] else { panic!("{place}: {report:?}") };
+        assert_eq!((unseen.what.as_str(), unseen.count), ("disguised", 1), "{place}: {report:?}");
+    }
+    // A plain pointer is none in disguise.
+    assert_eq!(run("bss", "").report().last().unseen.len(), 0);
 }

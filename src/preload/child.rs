@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // signal handlers, reads of the copied memory
 
 use crate::emit::{self, Findings};
+use crate::shims::{pointer_guard, unmangled};
 use crate::snapshot::{Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
 use crate::{gather, kernel, ledger, real, settings, tls};
@@ -109,6 +110,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let mut found = Findings::new(job, begun);
     (found.check.confirmed_freed, found.check.suspected_freed) = freed;
 
+    let secret = pointer_guard();
     let mut marker = Marker::new(&mut blocks);
     for (addr, _) in moving() {
         marker.root_word(addr);
@@ -119,6 +121,13 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     // SAFETY: this is the child, alone with its copy; faults are repaired.
     unsafe { gather::roots(job, options, &mut marker, &mut found.unseen)? };
     marker.drain();
+    // SAFETY: the roots are this process's own memory still.
+    let disguised = unsafe { marker.disguised(|word| unmangled(word, secret)) };
+    found.unseen.add_count(
+        "disguised",
+        disguised.blocks as usize,
+        b"blocks are reachable by tagged, packed or mangled pointers only: taken for kept",
+    );
     let (reached, possibly, starved) = (marker.reached, marker.possibly, marker.starved);
     found.stats.root_bytes = marker.root_bytes;
     if starved {

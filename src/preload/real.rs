@@ -168,12 +168,9 @@ fn resolve() {
 /// Whether the program's own calls of malloc come to us: not if the executable has one itself.
 pub fn is_interposed() -> bool {
     const DEFAULT: *mut c_void = core::ptr::null_mut();
-    unsafe extern "C" {
-        fn malloc(size: usize) -> *mut c_void;
-    }
     // SAFETY: dlsym reads the name; the search begins with the executable.
     let first = unsafe { dlsym(DEFAULT, c"malloc".as_ptr()) };
-    core::ptr::eq(first, malloc as *const c_void)
+    crate::own::holds(first as usize)
 }
 
 /// Whether the blocks come from glibc's malloc, whose chunk headers we may read.

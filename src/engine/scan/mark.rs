@@ -21,6 +21,8 @@ pub struct How {
 }
 
 const RING: usize = 32;
+/// The bits of an address in user space.
+const UPPER_OFF: usize = (1 << 48) - 1;
 
 /// See the module.
 pub struct Marker<'b, 'a, S: SizeOf> {
@@ -31,6 +33,8 @@ pub struct Marker<'b, 'a, S: SizeOf> {
     deferred: List<usize>,
     possible: bool,
     exact_only: bool,
+    /// What was read as roots, for [`Marker::disguised`].
+    ranges: List<AddrRange>,
     /// Bytes of roots read.
     pub root_bytes: u64,
     pub reached: Count,
@@ -56,6 +60,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             deferred: List::new(),
             possible: false,
             exact_only: false,
+            ranges: List::new(),
             root_bytes: 0,
             reached: Count::default(),
             possibly: Count::default(),
@@ -77,6 +82,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             at += step;
         }
         self.root_bytes += range.len() as u64;
+        self.starved |= !self.ranges.push(range);
         self.flush();
         self.exact_only = false;
     }
@@ -97,6 +103,65 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             self.follow();
         }
         self.possible = false;
+    }
+
+    /// Second pass, on would-be leaks only: what is reached by pointers in disguise. A word counts if it is the start of an
+    /// unreached block when read at any byte (packed structures), with its upper 16 bits off (tags, NaN boxing), or as
+    /// `plain` gives it (the mangled registers of a jmp_buf). Gives what was reached so.
+    ///
+    /// # Safety
+    /// The ranges that were given to [`Marker::root_range`] are still readable.
+    pub unsafe fn disguised(&mut self, plain: impl Fn(usize) -> usize) -> Count {
+        let before = self.reached;
+        loop {
+            let mut unreached = self.blocks.unmarked();
+            let Some(low) = unreached.next() else { break };
+            let span = unreached.last().unwrap_or(low) - low + 1;
+            let hit = |word: usize| word.wrapping_sub(low) < span && word.is_multiple_of(16);
+            let mut hits: List<usize> = List::new();
+            let mut starved = false;
+            let mut note = |blocks: &Blocks<'_, S>, word: usize| {
+                if blocks.is_start(word) && !blocks.is_marked(word) {
+                    starved |= !hits.push(word);
+                }
+            };
+            let mut read = |blocks: &Blocks<'_, S>, range: AddrRange| {
+                let mut at = range.start.next_multiple_of(8);
+                let mut last = 0;
+                while at + 8 <= range.end {
+                    // SAFETY: by this function's own contract, or a live block.
+                    let word = unsafe { (at as *const usize).read() };
+                    if word | last != 0 {
+                        for word in [plain(word), word & UPPER_OFF] {
+                            if hit(word) {
+                                note(blocks, word);
+                            }
+                        }
+                        for shift in (8..64).step_by(8) {
+                            let word = last >> shift | word << (64 - shift);
+                            if hit(word) {
+                                note(blocks, word);
+                            }
+                        }
+                    }
+                    last = word;
+                    at += 8;
+                }
+            };
+            for &range in self.ranges.iter() {
+                read(self.blocks, range);
+            }
+            for block in self.blocks.iter().filter(|block| self.blocks.is_marked(*block)) {
+                read(self.blocks, AddrRange::new(block, block + self.blocks.requested(block)));
+            }
+            self.starved |= starved;
+            if hits.is_empty() {
+                break;
+            }
+            hits.iter().for_each(|block| self.reach(*block));
+            self.drain();
+        }
+        Count { blocks: self.reached.blocks - before.blocks, bytes: self.reached.bytes - before.bytes }
     }
 
     #[inline(always)]

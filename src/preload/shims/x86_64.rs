@@ -61,6 +61,19 @@ pub fn thread_pointer() -> usize {
     value
 }
 
+/// The secret that glibc mixes into the pointers that it keeps in jmp_bufs and in its lists of functions.
+pub fn pointer_guard() -> usize {
+    let value: usize;
+    // SAFETY: word 6 of the control block (`tcbhead_t.pointer_guard`), readable in every thread.
+    unsafe { asm!("mov {}, fs:[0x30]", out(reg) value, options(nostack, readonly, preserves_flags)) };
+    value
+}
+
+/// A word as it was before glibc's PTR_MANGLE.
+pub const fn unmangled(word: usize, guard: usize) -> usize {
+    word.rotate_right(17) ^ guard
+}
+
 macro_rules! export {
     ($($name:literal => $target:path, $sp:literal, $fp:literal;)+) => {
         $(const _: () = {
