@@ -138,7 +138,20 @@ impl Report {
 
 impl Scan {
     pub fn has_confirmed_leaks(&self) -> bool {
-        self.leaks.iter().any(|leak| leak.status == Status::Confirmed && leak.kind != Kind::Possible && leak.blocks > 0)
+        self.stats.confirmed_blocks > 0
+    }
+
+    /// Blocks and bytes of that status, direct and indirect: exact, also where the rows are estimates.
+    pub fn leaked(&self, status: Status) -> (u64, u64) {
+        let stats = &self.stats;
+        let confirmed = (stats.confirmed_blocks, stats.confirmed_bytes);
+        match status {
+            Status::Confirmed => confirmed,
+            Status::Suspected => (
+                (stats.direct_blocks.saturating_add(stats.indirect_blocks)).saturating_sub(confirmed.0),
+                (stats.direct_bytes.saturating_add(stats.indirect_bytes)).saturating_sub(confirmed.1),
+            ),
+        }
     }
 }
 

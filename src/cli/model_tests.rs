@@ -41,7 +41,7 @@ fn changes_are_against_the_scan_before_and_the_first_and_add_up() {
 
 #[test]
 fn modules_are_resolved_in_their_own_block() {
-    let second = |write: &mut leakscan_report::write::Writer<crate::testing::Bytes>| {
+    let second = |write: &mut crate::testing::Records| {
         module("/lib/other.so", &[], write);
         write.stack(9, [frame(0x30)].into_iter());
         write.leak(&leak(Direct, Confirmed, 7, 1, 1));

@@ -6,6 +6,7 @@ use crate::paint::Paint;
 use crate::symbolize::Places;
 use leakscan_report::write::{Sink, Writer};
 use leakscan_report::{Frame, Kind, Leak, Module, Process, Stats, Status, Trigger};
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,7 +21,44 @@ impl Sink for Bytes {
 }
 
 /// A report file under construction.
-pub struct Maker(Writer<Bytes>);
+pub struct Maker(Records);
+
+/// The writer, which keeps the totals of the scan.
+pub struct Records {
+    writer: Writer<Bytes>,
+    totals: Stats,
+}
+
+impl Records {
+    pub fn leak(&mut self, leak: &Leak) {
+        self.writer.leak(leak);
+        let totals = &mut self.totals;
+        let (blocks, bytes) = match leak.kind {
+            Kind::Direct => (&mut totals.direct_blocks, &mut totals.direct_bytes),
+            Kind::Indirect => (&mut totals.indirect_blocks, &mut totals.indirect_bytes),
+            Kind::Possible => (&mut totals.possible_blocks, &mut totals.possible_bytes),
+        };
+        *blocks = blocks.saturating_add(leak.blocks);
+        *bytes = bytes.saturating_add(leak.bytes);
+        if leak.status == Status::Confirmed && leak.kind != Kind::Possible {
+            totals.confirmed_blocks = totals.confirmed_blocks.saturating_add(leak.blocks);
+            totals.confirmed_bytes = totals.confirmed_bytes.saturating_add(leak.bytes);
+        }
+    }
+}
+
+impl Deref for Records {
+    type Target = Writer<Bytes>;
+    fn deref(&self) -> &Writer<Bytes> {
+        &self.writer
+    }
+}
+
+impl DerefMut for Records {
+    fn deref_mut(&mut self) -> &mut Writer<Bytes> {
+        &mut self.writer
+    }
+}
 
 impl Maker {
     pub fn new(run: &str) -> Self {
@@ -35,11 +73,11 @@ impl Maker {
             args: b"server --port 80",
             options: b"interval=60",
         });
-        Self(writer)
+        Self(Records { writer, totals: Stats::default() })
     }
 
     /// One scan; `inside` writes its records.
-    pub fn scan(mut self, number: u32, trigger: Trigger, inside: impl FnOnce(&mut Writer<Bytes>)) -> Self {
+    pub fn scan(mut self, number: u32, trigger: Trigger, inside: impl FnOnce(&mut Records)) -> Self {
         self.0.scan(number, trigger, 1_795_653_600 + u64::from(number) * 60);
         inside(&mut self.0);
         let stats = Stats {
@@ -48,7 +86,7 @@ impl Maker {
             live_blocks: 81_203,
             live_bytes: 14_889_779,
             threads: 4,
-            ..Stats::default()
+            ..std::mem::take(&mut self.0.totals)
         };
         self.0.stats("ptrace", &stats);
         self.0.end(number);

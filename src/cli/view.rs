@@ -5,7 +5,7 @@ use crate::hints;
 use crate::model::{Frame, Leak, Report, Scan, Stack};
 use crate::names::shorten;
 use crate::paint::{BOLD, CYAN, DIM, GREEN, Paint, RED, YELLOW, printable};
-use crate::select::{select, sum};
+use crate::select::select;
 use crate::symbolize::{Symbol, Symbolizer, short_name};
 use crate::units::{bytes, count, counted, date, micros, signed};
 use leakscan_report::{Kind, Status, Trigger};
@@ -92,11 +92,9 @@ fn header(out: &mut dyn Write, report: &Report, scan: &Scan) -> io::Result<()> {
 fn verdict(out: &mut dyn Write, scan: &Scan, paint: Paint) -> io::Result<()> {
     let of = |status| scan.leaks.iter().filter(move |leak| leak.status == status && leak.kind != Kind::Possible);
     let line = |status| {
-        let blocks = sum(of(status).map(|leak| leak.blocks));
-        let size = sum(of(status).map(|leak| leak.bytes));
-        let about = if of(status).all(|leak| leak.exact) { "" } else { "about " };
+        let (blocks, size) = scan.leaked(status);
         let stacks = counted(of(status).map(|leak| leak.stack).collect::<HashSet<_>>().len() as u64, "stack");
-        (blocks > 0).then(|| format!("{about}{}, {} in {stacks}", counted(blocks, "block"), bytes(size)))
+        (blocks > 0).then(|| format!("{}, {} in {stacks}", counted(blocks, "block"), bytes(size)))
     };
     let (confirmed, suspected) = (line(Status::Confirmed), line(Status::Suspected));
     if let Some(text) = &confirmed {

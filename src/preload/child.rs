@@ -175,6 +175,9 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
             *place = Seen { addr: block, cell: cell.0, confirmed: u32::from(sure) };
         }
     }
+    if mean != 0 {
+        folds.leave_the_rest();
+    }
     let kept = result.unreachable.len().min(next.len());
     found.unseen.add_count(
         "confirmation",

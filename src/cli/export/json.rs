@@ -4,9 +4,9 @@
 
 use crate::args::View;
 use crate::model::{Leak, Report, Scan};
-use crate::select::{select, sum};
+use crate::select::select;
 use crate::symbolize::{Symbolizer, Trouble};
-use leakscan_report::{Kind, Status};
+use leakscan_report::{Kind, Stats, Status};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -183,28 +183,28 @@ fn row(report: &Report, leak: &Leak, last_scan: u32, symbolizer: &mut Symbolizer
     }
 }
 
-fn totals<'a>(leaks: impl Iterator<Item = &'a Leak>) -> Totals {
-    let leaks: Vec<_> = leaks.collect();
-    Totals {
-        stacks: leaks.iter().map(|leak| leak.stack).collect::<HashSet<_>>().len(),
-        blocks: sum(leaks.iter().map(|leak| leak.blocks)),
-        bytes: sum(leaks.iter().map(|leak| leak.bytes)),
-    }
+/// The stacks of the leaks, and the exact figures, which the rows estimate where stacks were sampled.
+fn totals<'a>(leaks: impl Iterator<Item = &'a Leak>, (blocks, bytes): (u64, u64)) -> Totals {
+    Totals { stacks: leaks.map(|leak| leak.stack).collect::<HashSet<_>>().len(), blocks, bytes }
 }
 
 fn summary(report: &Report, scan: Option<&Scan>, left_out: usize, symbolizer: &Symbolizer) -> Summary {
     let leaks = || scan.map_or(&[][..], |scan| scan.leaks.as_slice()).iter();
-    let of_kind = |kind| totals(leaks().filter(|leak| leak.kind == kind));
-    let of_status = |status| totals(leaks().filter(|leak| leak.status == status && leak.kind != Kind::Possible));
+    let stats = scan.map_or_else(Stats::default, |scan| scan.stats);
+    let of_kind = |kind, exact| totals(leaks().filter(|leak| leak.kind == kind), exact);
+    let of_status = |status| {
+        let leaks = leaks().filter(|leak| leak.status == status && leak.kind != Kind::Possible);
+        totals(leaks, scan.map_or((0, 0), |scan| scan.leaked(status)))
+    };
     let lacking = |(index, trouble): (usize, Trouble)| {
         let module = report.modules.get(index)?;
         Some(Lacking { module: module.path.clone(), build_id: module.build_id.clone(), why: trouble.to_string() })
     };
     Summary {
         scan: scan.map(|scan| scan.number),
-        direct: of_kind(Kind::Direct),
-        indirect: of_kind(Kind::Indirect),
-        possible: of_kind(Kind::Possible),
+        direct: of_kind(Kind::Direct, (stats.direct_blocks, stats.direct_bytes)),
+        indirect: of_kind(Kind::Indirect, (stats.indirect_blocks, stats.indirect_bytes)),
+        possible: of_kind(Kind::Possible, (stats.possible_blocks, stats.possible_bytes)),
         confirmed: of_status(Status::Confirmed),
         suspected: of_status(Status::Suspected),
         leaks_left_out: left_out,

@@ -49,6 +49,28 @@ impl Folds {
         Some(&mut self.slots[at])
     }
 
+    /// Under sampling: of the blocks without a stack those remain, of each kind and status, that the estimates of the
+    /// stacks do not stand for already. To be called last.
+    pub fn leave_the_rest(&mut self) {
+        for at in 0..self.slots.len() {
+            let Fold { key, count, .. } = self.slots[at];
+            if count.blocks == 0 || key.stack != 0 {
+                continue;
+            }
+            let (mut blocks, mut bytes) = (count.blocks as f64, count.bytes as f64);
+            let alike =
+                |fold: &&Fold| fold.count.blocks != 0 && Key { stack: 0, ..fold.key } == key && fold.key.stack != 0;
+            for fold in self.slots.iter().filter(alike) {
+                blocks -= fold.estimate.0 - fold.count.blocks as f64;
+                bytes -= fold.estimate.1 - fold.count.bytes as f64;
+            }
+            if blocks < 1.0 {
+                self.slots[at].count = Count::default();
+            }
+            self.slots[at].estimate = (blocks, bytes.max(0.0));
+        }
+    }
+
     fn grow(&mut self) -> Option<()> {
         let mut larger: List<Fold> = List::new();
         for _ in 0..(self.slots.len() * 2).max(1024) {
@@ -64,8 +86,8 @@ impl Folds {
 
     /// All folds, most bytes first.
     pub fn sorted(mut self) -> List<Fold> {
-        self.slots
-            .sort_unstable_by_key(|fold| (fold.count.blocks == 0, core::cmp::Reverse(fold.count.bytes), fold.key));
+        let bytes = |fold: &Fold| if fold.estimate.0 > 0.0 { fold.estimate.1 as u64 } else { fold.count.bytes };
+        self.slots.sort_unstable_by_key(|fold| (fold.count.blocks == 0, core::cmp::Reverse(bytes(fold)), fold.key));
         while self.slots.last().is_some_and(|fold| fold.count.blocks == 0) {
             self.slots.pop();
         }
@@ -128,6 +150,24 @@ mod tests {
             sorted.iter().all(|fold| fold.count.blocks == 10 && fold.count.bytes == 10 * u64::from(fold.key.stack))
         );
         assert_eq!((sorted[0].key.stack, sorted[2999].key.stack), (2999, 0));
+    }
+
+    #[test]
+    fn what_estimates_stand_for_is_not_counted_twice() {
+        let mut folds = Folds::default();
+        // 10 of 100 blocks were sampled, and stand for 60 or for 120 of them.
+        let mut add = |kind, stack, blocks, estimate: (f64, f64)| {
+            let fold = folds.entry(Key { kind, confirmed: true, stack }).unwrap();
+            (0..blocks).for_each(|_| fold.count.add(8));
+            fold.estimate = estimate;
+        };
+        add(0, 7, 10, (60.0, 480.0));
+        add(0, 0, 90, (0.0, 0.0));
+        add(1, 7, 10, (120.0, 960.0));
+        add(1, 0, 90, (0.0, 0.0));
+        folds.leave_the_rest();
+        let rows: Vec<_> = folds.sorted().iter().map(|fold| (fold.key.kind, fold.key.stack, fold.estimate)).collect();
+        assert_eq!(rows, [(1, 7, (120.0, 960.0)), (0, 7, (60.0, 480.0)), (0, 0, (40.0, 320.0))]);
     }
 
     #[test]
