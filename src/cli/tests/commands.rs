@@ -177,7 +177,7 @@ fn scan_refuses_what_cannot_answer() {
     let pid = child.id().to_string();
     let output = place.run(&["scan", "--timeout", "0", &pid]);
     assert_eq!(code(&output), 2);
-    assert!(text(&output.stderr).contains("gave no whole scan within 0 s"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("gave no report within 0 s at "), "{}", text(&output.stderr));
     let output = place.run(&["scan", "--signal", "57", &pid]);
     assert!(text(&output.stderr).contains("does not listen to signal 57"), "{}", text(&output.stderr));
     drop(child.stdin.take());

@@ -38,8 +38,9 @@ static void block(const char *trigger) {
     number++;
     const char *leak = getenv("STUB_LEAK") ?
         "leak kind=direct status=confirmed stack=0 blocks=2 bytes=1337 exact=1 indirect_blocks=0 indirect_bytes=0\n" : "";
-    int length = snprintf(text, sizeof text, "scan %d trigger=%s time=%ld\nstats via=stub live_blocks=3\n%s",
-                          number, trigger, time(NULL), leak);
+    int length = snprintf(text, sizeof text, "scan %d trigger=%s time=%ld\nstats via=stub live_blocks=3%s\n%s",
+                          number, trigger, time(NULL), *leak ? " direct_blocks=2 direct_bytes=1337 confirmed_blocks=2 "
+                          "confirmed_bytes=1337" : "", leak);
     uint64_t sum = 0xcbf29ce484222325u;
     for (int i = 0; i < length; i++) sum = (sum ^ (unsigned char)text[i]) * 0x100000001b3u;
     fprintf(file, "%send %d bytes=%d sum=%lx\n", text, number, length, sum);
