@@ -2,6 +2,7 @@
 #include "test.h"
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -378,6 +379,17 @@ static void in_packed(void) {
     scrub();
 }
 
+// Behind the 10 bytes that were asked for, in the 24 that there are.
+static void in_slack(void) {
+    bss = malloc(10);
+    keep_at((Slot *)bss + 2);
+}
+static void in_slack_that_is_asked_for(void) {
+    bss = malloc(10);
+    check(malloc_usable_size(bss) == 24);
+    keep_at((Slot *)bss + 2);
+}
+
 static const struct {
     const char *name;
     void (*keep)(void);
@@ -427,6 +439,8 @@ static const struct {
     {"to_the_end", to_the_end},
     {"with_tag", with_tag},
     {"mangled", mangled},
+    {"in_slack", in_slack},
+    {"in_slack_that_is_asked_for", in_slack_that_is_asked_for},
     {"with_high_tag", with_high_tag},
     {"in_packed", in_packed},
 };

@@ -173,6 +173,12 @@ fn blocks_keep_blocks_and_freed_ones_do_not() {
 }
 
 #[test]
+fn bytes_that_nobody_has_asked_for_keep_nothing() {
+    never_kept("in_slack");
+    run("in_slack_that_is_asked_for", "").expect_clean();
+}
+
+#[test]
 fn pointers_that_are_not_to_the_start() {
     for place in ["to_the_middle", "to_the_end", "with_tag"] {
         kept_by("use_globals", place);

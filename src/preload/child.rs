@@ -7,7 +7,7 @@
 use crate::emit::{self, Findings};
 use crate::shims::{pointer_guard, unmangled};
 use crate::snapshot::{Job, spare_descriptors};
-use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
+use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::{gather, kernel, ledger, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use leakscan_engine::arena::List;
@@ -86,6 +86,10 @@ impl SizeOf for Sizes {
         let usable = self.usable(addr, cell);
         TRACKER.requested(addr, cell, usable).unwrap_or(usable)
     }
+
+    fn extent(&self, addr: usize, cell: Cell) -> usize {
+        if USES_SLACK.load(Relaxed) { self.usable(addr, cell) } else { self.requested(addr, cell) }
+    }
 }
 
 fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
@@ -147,11 +151,11 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let next = shared.next_seen();
     let mut leaders = result.leaders.iter().peekable();
     let (mut direct, mut indirect, mut confirmed) = (Count::default(), Count::default(), Count::default());
-    let mut usable = 0;
+    let mut unreachable = 0;
     for (index, &block) in result.unreachable.iter().enumerate() {
         let Some(cell) = blocks.cell(block) else { continue };
         let size = blocks.requested(block);
-        usable += blocks.usable(block) as u64;
+        unreachable += size as u64;
         let leader = leaders.next_if(|leader| leader.block == block);
         let sure = job.trigger == Trigger::Exit || seen_before(earlier, block, cell.0);
         let stack = cell.stack().map_or(0, |id| id.get());
@@ -186,7 +190,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     );
 
     let stats = &mut found.stats;
-    (stats.live_blocks, stats.live_bytes) = (blocks.count as u64, reached.bytes + usable);
+    (stats.live_blocks, stats.live_bytes) = (blocks.count as u64, reached.bytes + unreachable);
     (stats.reachable_blocks, stats.reachable_bytes) = (reached.blocks, reached.bytes);
     (stats.possible_blocks, stats.possible_bytes) = (possibly.blocks, possibly.bytes);
     (stats.direct_blocks, stats.direct_bytes) = (direct.blocks, direct.bytes);

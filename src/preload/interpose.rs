@@ -159,6 +159,15 @@ pub extern "C" fn reallocarray(old: usize, count: usize, size: usize, sp: usize,
     }
 }
 
+/// malloc_usable_size: the program's. Who asks may use all of a block, so that nothing in any is slack.
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc_usable_size(addr: usize) -> usize {
+    if !state::USES_SLACK.load(Relaxed) {
+        state::USES_SLACK.store(true, Relaxed);
+    }
+    real::usable_size(addr)
+}
+
 /// Takes a block out of the map before its real free.
 #[inline(always)]
 fn dies(addr: usize, sp: usize) {

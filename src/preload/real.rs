@@ -221,6 +221,7 @@ pub fn pvalloc(size: usize) -> usize {
 }
 /// Usable size by the allocator's own function. 0 if it has none.
 pub fn usable_size(ptr: usize) -> usize {
+    ready();
     if MALLOC_USABLE_SIZE.load(Relaxed) == 0 {
         return 0;
     }

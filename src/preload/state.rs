@@ -16,6 +16,8 @@ pub static UNWIND_CHECK: AtomicU64 = AtomicU64::new(0);
 /// The blocks are not glibc's: chunk headers are not ours to read.
 pub static FOREIGN_ALLOCATOR: AtomicBool = AtomicBool::new(false);
 
+/// The program asks how large blocks are beyond what it asked for: their tails may hold pointers.
+pub static USES_SLACK: AtomicBool = AtomicBool::new(false);
 /// The program calls a malloc of its own instead of ours.
 pub static BYPASSED: AtomicBool = AtomicBool::new(false);
 

@@ -20,6 +20,11 @@ pub trait SizeOf {
     fn requested(&self, addr: usize, cell: Cell) -> usize {
         self.usable(addr, cell)
     }
+
+    /// The bytes that may hold the program's pointers, and that a pointer may point into.
+    fn extent(&self, addr: usize, cell: Cell) -> usize {
+        self.requested(addr, cell)
+    }
 }
 
 /// Where in a block a pointer points.
@@ -86,6 +91,10 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
         self.live.get(addr).map_or(0, |cell| self.sizes.requested(addr, cell))
     }
 
+    pub fn extent(&self, addr: usize) -> usize {
+        self.live.get(addr).map_or(0, |cell| self.sizes.extent(addr, cell))
+    }
+
     pub fn cell(&self, addr: usize) -> Option<Cell> {
         self.live.get(addr)
     }
@@ -122,8 +131,9 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
 
     fn interior(&self, addr: usize) -> Option<(usize, Place)> {
         let start = self.at_or_below(addr)?;
-        // One past the end still points to the block: a loop's end pointer, an empty tail.
-        (addr - start <= self.usable(start)).then_some((start, Place::Interior))
+        // One past the end still points to the block: a loop's end pointer, an empty tail. What the allocator has rounded up
+        // is nobody's: its own pointers to the next block's header point there.
+        (addr - start <= self.extent(start)).then_some((start, Place::Interior))
     }
 
     /// The highest start at or below an address.

@@ -107,7 +107,7 @@ fn next_edge<S: SizeOf>(
     block: usize,
     cursor: &mut usize,
 ) -> Option<usize> {
-    let end = block + blocks.usable(block);
+    let end = block + blocks.extent(block);
     while *cursor + 8 <= end {
         // SAFETY: the live map says that the program owns the block, and the allocator how long it is.
         let word = unsafe { (*cursor as *const usize).read() };

@@ -43,7 +43,7 @@ pub struct Marker<'b, 'a, S: SizeOf> {
     pub starved: bool,
 }
 
-/// Blocks and their usable bytes.
+/// Blocks and their bytes, as they were asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub blocks: u64,
@@ -152,7 +152,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
                 read(self.blocks, range);
             }
             for block in self.blocks.iter().filter(|block| self.blocks.is_marked(*block)) {
-                read(self.blocks, AddrRange::new(block, block + self.blocks.requested(block)));
+                read(self.blocks, AddrRange::new(block, block + self.blocks.extent(block)));
             }
             self.starved |= starved;
             if hits.is_empty() {
@@ -217,13 +217,14 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         self.flush();
         loop {
             while let Some(block) = self.frontier.pop() {
-                let usable = self.blocks.usable(block);
-                self.reached.add(usable);
+                let size = self.blocks.requested(block);
+                self.reached.add(size);
                 if self.possible {
-                    self.possibly.add(usable);
+                    self.possibly.add(size);
                 }
+                let end = block + self.blocks.extent(block);
                 let mut at = block;
-                while at + 8 <= block + usable {
+                while at + 8 <= end {
                     // SAFETY: the live map says that the program owns the block, and the allocator how long it is.
                     self.candidate(unsafe { (at as *const usize).read() });
                     at += 8;
