@@ -79,6 +79,10 @@ impl Node {
         let node = unsafe { &*(next as *const Node) };
         (node.key() == key).then_some(node)
     }
+    /// Whether a caller is remembered.
+    pub fn predicts(&self) -> bool {
+        self.next.load(Relaxed) != 0
+    }
     /// Remembers the caller for next time.
     #[inline]
     pub fn predict(&self, caller: &'static Node) {
