@@ -207,7 +207,7 @@ const SIGALRM: usize = 14;
 const SIGSEGV: usize = 11;
 const SIGBUS: usize = 7;
 
-/// The kernel's `struct sigaction` on x86-64.
+/// The kernel's `struct sigaction` on x86-64 and aarch64.
 #[repr(C)]
 struct Action {
     handler: usize,

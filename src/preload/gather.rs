@@ -5,10 +5,11 @@
 use crate::child::{Step, Stopped};
 use crate::emit::Unseen;
 use crate::modules::{self, MapsText};
+use crate::shims::{TLS_ABOVE, TLS_BELOW};
 use crate::snapshot::{Job, Way};
 use crate::state::FOREIGN_ALLOCATOR;
 use crate::stop::State;
-use crate::threads::{CONTROL_BLOCK, Fate, Stack};
+use crate::threads::{Fate, Stack};
 use crate::{own, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
@@ -24,8 +25,6 @@ use leakscan_options::Options;
 const MEMORY: Stopped = Stopped(Step::Memory, Errno::ENOMEM);
 /// Below the stack pointer, where leaf functions keep words (the x86-64 ABI).
 const RED_ZONE: usize = 128;
-/// Around main's thread pointer: its static thread-local storage below, its control block from there.
-const TLS_BELOW: usize = 8192;
 
 /// A running thread, whatever way it was stopped.
 #[derive(Clone, Copy)]
@@ -101,10 +100,10 @@ pub unsafe fn roots<S: SizeOf>(
                 let _ = storage.push(AddrRange::new(other.entry, other.range.end));
             }
             Fate::Returned => {
-                let _ = storage.push(AddrRange::new(other.pointer, other.range.end.min(other.pointer + CONTROL_BLOCK)));
+                let block = other.block();
+                let _ = storage.push(AddrRange::new(block.start.max(other.entry), block.end.min(other.range.end)));
             }
-            // Its dtv stays in use.
-            _ => sys::peek(other.pointer + 8).into_iter().for_each(|[dtv]| marker.root_word(dtv)),
+            _ => other.dtv().into_iter().for_each(|dtv| marker.root_word(dtv)),
         }
     }
     unseen.add_count("thread", missed, b"were not found when the others were stopped; their stacks were taken whole");
@@ -215,7 +214,9 @@ fn place(thread: Thread, recorded: Option<Stack>, pid: u32, text: &[u8]) -> Plac
     if thread.tid == pid && thread.tls != 0 {
         let low = around(thread.tls).map_or(thread.tls, |mapping| mapping.range.start);
         let high = around(thread.tls).map_or(thread.tls, |mapping| mapping.range.end);
-        places.storage = AddrRange::new((thread.tls - TLS_BELOW).max(low), (thread.tls + CONTROL_BLOCK).min(high));
+        let block = threads::control_block(thread.tls);
+        let storage = AddrRange::new(block.start.min(thread.tls - TLS_BELOW), block.end.max(thread.tls + TLS_ABOVE));
+        places.storage = AddrRange::new(storage.start.max(low), storage.end.min(high));
     }
     if let Some(mapping) = around(thread.sp).filter(|mapping| mapping.is_anonymous() && mapping.path != b"[heap]") {
         places.stack[0] = AddrRange::new(from.max(mapping.range.start), mapping.range.end);

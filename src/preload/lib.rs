@@ -18,8 +18,6 @@ mod own;
 mod real;
 mod report_file;
 mod settings;
-#[cfg(target_arch = "x86_64")]
-#[path = "shims/x86_64.rs"]
 mod shims;
 mod snapshot;
 mod state;

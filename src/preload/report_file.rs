@@ -9,7 +9,7 @@ use crate::ledger::Ledger;
 use crate::settings::{self, Settings};
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
-use leakscan_engine::sys::{self, Errno, Fd, nr};
+use leakscan_engine::sys::{self, Errno, Fd, Stat, nr};
 
 const AT_FDCWD: usize = -100isize as usize;
 const PATH: usize = 1024;
@@ -74,20 +74,11 @@ pub fn read_link<'a>(path: &CStr, into: &'a mut [u8]) -> &'a [u8] {
     &into[..len]
 }
 
-/// Device, inode, owner, mode and size of an open file.
-struct Stat {
-    device: u64,
-    inode: u64,
-    mode: u32,
-    uid: u32,
-}
-
 fn stat(file: &Fd) -> Result<Stat, Errno> {
     let mut words = [0u64; 18];
-    // SAFETY: the kernel writes a `struct stat` of 144 bytes.
+    // SAFETY: the kernel writes a `struct stat` of 144 bytes at most.
     unsafe { sys::call(nr::FSTAT, [file.0, words.as_mut_ptr() as usize, 0, 0, 0, 0]) }?;
-    // x86-64: dev, ino, nlink, {mode, uid}.
-    Ok(Stat { device: words[0], inode: words[1], mode: words[3] as u32, uid: (words[3] >> 32) as u32 })
+    Ok(Stat::new(&words))
 }
 
 /// Opens this process's report to append to it: the one that it began, or a new one, and says which (true: new).

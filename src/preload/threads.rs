@@ -4,7 +4,7 @@
 //! snapshot child reads them.
 #![allow(unsafe_code)] // calls the program's start routine
 
-use crate::shims::thread_pointer;
+use crate::shims::{CONTROL_BLOCK, thread_pointer};
 use crate::{real, tls};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -152,10 +152,19 @@ pub enum Fate {
 }
 
 impl Stack {
+    pub fn block(&self) -> AddrRange {
+        control_block(self.pointer)
+    }
+
+    /// The table of its thread-local storage, which stays in use when it has ended.
+    pub fn dtv(&self) -> Option<usize> {
+        sys::peek(self.block().start + CONTROL_BLOCK.dtv * 8).map(|[dtv]| dtv)
+    }
+
     /// By glibc's control block, whose memory may be gone.
     pub fn fate(&self) -> Fate {
-        let Some(block) = sys::peek::<{ CONTROL_BLOCK / 8 }>(self.pointer) else { return Fate::Unknown };
-        if (block[0], block[2]) != (self.pointer, self.pointer) {
+        let Some(block) = sys::peek::<{ CONTROL_BLOCK.words }>(self.block().start) else { return Fate::Unknown };
+        if CONTROL_BLOCK.selves.iter().any(|word| block[*word] != self.pointer) {
             return Fate::Unknown;
         }
         if self.parents {
@@ -164,7 +173,10 @@ impl Stack {
         let offset = TID_OFFSET.load(Relaxed);
         let tid = (block[offset / 8] >> (offset % 8 * 8)) as u32 as i32;
         // pthread_detach, and PTHREAD_CREATE_DETACHED, let the word `joinid` point to the control block itself.
-        let detached = || block[3..].contains(&self.pointer);
+        let detached = || {
+            let mut words = block.iter().enumerate().filter(|(at, _)| !CONTROL_BLOCK.selves.contains(at));
+            words.any(|(_, word)| *word == self.pointer)
+        };
         match tid {
             _ if offset == 0 => Fate::Over,
             // The kernel clears it when the thread ends, pthread_join sets -1.
@@ -175,18 +187,21 @@ impl Stack {
     }
 }
 
-/// Bytes of glibc's `struct pthread`, or a few more.
-pub const CONTROL_BLOCK: usize = 2304;
-/// Where in it the thread's id is; 0: unknown.
+/// The control block of the thread with this thread pointer.
+pub fn control_block(pointer: usize) -> AddrRange {
+    let start = pointer.wrapping_add_signed(CONTROL_BLOCK.start);
+    AddrRange::new(start, start + CONTROL_BLOCK.words * 8)
+}
+
+/// Where in a control block the thread's id is; 0: unknown.
 static TID_OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Finds the id in main's own control block. Called by the constructor.
 pub fn init() {
-    let (pointer, tid) = (thread_pointer(), sys::gettid());
-    // Behind the 704 bytes that the x86-64 ABI's header takes, and a list's two words.
-    let found = (704..1024).step_by(4).find(|offset| {
+    let (block, tid) = (control_block(thread_pointer()), sys::gettid());
+    let found = CONTROL_BLOCK.id_within.step_by(4).find(|offset| {
         // SAFETY: the control block is larger than that, and this thread's own.
-        unsafe { *((pointer + offset) as *const u32) == tid }
+        unsafe { *((block.start + offset) as *const u32) == tid }
     });
     TID_OFFSET.store(found.unwrap_or(0), Relaxed);
 }

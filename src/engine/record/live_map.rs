@@ -18,7 +18,7 @@
 //! one byte and an 8-byte trailer in the block: the same time, and the program's blocks stay as they are.
 #![allow(unsafe_code)] // writes cells of mapped leaves
 
-use crate::{AddrRange, StackId, arena};
+use crate::{AddrRange, StackId, arena, sys};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which call family made a block; who may free it follows.
@@ -81,7 +81,7 @@ pub const LEAF_SPAN: usize = 1 << LEAF_SHIFT;
 const LEAF_SHIFT: u32 = 26;
 /// Half cells per leaf.
 pub const LEAF_CELLS: usize = LEAF_SPAN / 16;
-const ROOT_SLOTS: usize = 1 << (47 - LEAF_SHIFT);
+const ROOT_SLOTS: usize = 1 << (sys::USER_BITS - LEAF_SHIFT);
 /// A cell at the last 16 bytes of a leaf reaches 2 bytes beyond; nobody reads them.
 const LEAF_BYTES: usize = LEAF_CELLS * 2 + 2;
 
@@ -249,7 +249,7 @@ mod tests {
     fn addresses_outside_user_space_are_refused() {
         let map = LiveMap::new();
         assert!(map.init());
-        assert!(!map.set(1 << 47, Cell::new(Family::Malloc, 0, 0, None)));
+        assert!(!map.set(1 << sys::USER_BITS, Cell::new(Family::Malloc, 0, 0, None)));
         assert_eq!(map.get(usize::MAX & !15), None);
     }
 

@@ -9,7 +9,7 @@ use crate::record::live_map::{Cell, LEAF_CELLS, LEAF_SPAN, LiveMap};
 
 /// Words of a bitmap per leaf; each stands for 1 KiB of addresses.
 const WORDS: usize = LEAF_CELLS / 64;
-const ROOT: usize = (1 << 47) / LEAF_SPAN;
+const ROOT: usize = (1 << crate::sys::USER_BITS) / LEAF_SPAN;
 
 /// How large a block is, by the allocator's own bookkeeping.
 pub trait SizeOf {

@@ -5,6 +5,26 @@ use core::arch::{asm, naked_asm};
 pub const O_DIRECTORY: usize = 0o200_000;
 pub const O_NOFOLLOW: usize = 0o400_000;
 
+/// Bits of an address in user space.
+pub const USER_BITS: u32 = 47;
+
+/// What matters of the kernel's `struct stat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub device: u64,
+    pub inode: u64,
+    pub links: u64,
+    pub mode: u32,
+    pub uid: u32,
+}
+
+impl Stat {
+    /// From the structure itself, which is shorter than this.
+    pub fn new(words: &[u64; 18]) -> Self {
+        Self { device: words[0], inode: words[1], links: words[2], mode: words[3] as u32, uid: (words[3] >> 32) as u32 }
+    }
+}
+
 /// Call numbers.
 pub mod nr {
     pub const READ: usize = 0;

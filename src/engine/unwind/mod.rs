@@ -1,17 +1,16 @@
 //! Allocation stacks without frame pointers: exact, by the unwind tables of the loaded files, cheap enough for every malloc.
 //!
 //! Called from inside malloc on any thread: allocates nothing, takes no lock, reads nothing but the stack and the mapped
-//! unwind tables. Two layers: a *rule* is what `.eh_frame` says about one return address, packed into 8 bytes ([`x86_64`]);
+//! unwind tables. Two layers: a *rule* is what `.eh_frame` says about one return address, packed into 8 bytes ([`Rule`]);
 //! the *link* walk ([`walk`]) keeps each rule in the frame dictionary beside the caller that was seen last, so that a stack
 //! that was seen before costs a predicted pointer chase.
-//!
-//! [`x86_64`]: self
 
 mod compile;
 pub mod walk;
 
-#[cfg(not(target_arch = "x86_64"))]
-compile_error!("unwind rules are written for x86-64 only as yet: add a file with the names of x86_64.rs");
+#[cfg(target_arch = "aarch64")]
+#[path = "aarch64.rs"]
+mod arch;
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64.rs"]
 mod arch;
@@ -19,6 +18,7 @@ mod arch;
 pub use arch::Rule;
 
 use crate::record::frames::Frames;
+use crate::sys::USER_BITS;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// The loaded file that holds an address.
@@ -79,7 +79,7 @@ pub struct OwnStack {
 impl OwnStack {
     /// How far up a walk at `sp` may read, and whether that is the thread's own stack.
     fn limit(self, sp: usize) -> (usize, bool) {
-        if self.low <= sp && sp < self.high { (self.high, true) } else { ((1 << 47) - 4096, false) }
+        if self.low <= sp && sp < self.high { (self.high, true) } else { ((1 << USER_BITS) - 4096, false) }
     }
 }
 

@@ -72,7 +72,7 @@ impl Unwinder {
     #[inline]
     pub unsafe fn walk(&self, start: Start, stack: OwnStack, depth: usize, cache: &NodeCache, trace: &mut Trace) {
         let depth = depth.clamp(1, MAX_DEPTH);
-        let mut registers = Registers { sp: start.sp, fp: start.fp };
+        let mut registers = Registers::new(start.sp, start.fp);
         let (mut limit, mut own) = stack.limit(start.sp);
         (trace.len, trace.hash, trace.unusual) = (0, 0, false);
         let Some(mut node) = self.node(start.pc as u64, cache) else {

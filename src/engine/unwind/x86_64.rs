@@ -153,6 +153,12 @@ pub(super) struct Registers {
     pub fp: usize,
 }
 
+impl Registers {
+    pub(super) const fn new(sp: usize, fp: usize) -> Self {
+        Self { sp, fp }
+    }
+}
+
 /// What a step found.
 pub(super) enum Step {
     /// The key of the caller's frame.

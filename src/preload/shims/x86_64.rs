@@ -61,6 +61,13 @@ pub fn thread_pointer() -> usize {
     value
 }
 
+/// The thread pointer points to its start, whose header of 704 bytes is the ABI's (`tcbhead_t`).
+pub const CONTROL_BLOCK: super::ControlBlock =
+    super::ControlBlock { start: 0, words: 288, selves: &[0, 2], dtv: 1, id_within: 704..1024 };
+/// Static thread-local storage lies below the thread pointer.
+pub const TLS_BELOW: usize = 8192;
+pub const TLS_ABOVE: usize = 0;
+
 /// The secret that glibc mixes into the pointers that it keeps in jmp_bufs and in its lists of functions.
 pub fn pointer_guard() -> usize {
     let value: usize;

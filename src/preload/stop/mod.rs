@@ -5,6 +5,12 @@
 //! kernel tells where it is.
 #![allow(unsafe_code)] // the crew is shared between the caller, the helper and signal handlers
 
+#[cfg(target_arch = "aarch64")]
+#[path = "aarch64.rs"]
+mod arch;
+#[cfg(target_arch = "x86_64")]
+#[path = "x86_64.rs"]
+mod arch;
 pub mod ptrace;
 pub mod signal;
 
@@ -12,8 +18,7 @@ use core::ffi::CStr;
 use leakscan_engine::arena::{self, Zeroed};
 use leakscan_engine::sys::{self, Errno, Fd};
 
-/// General registers of a thread as the kernel gives them (x86-64: `user_regs_struct`, 27 words).
-pub const GENERAL: usize = 27;
+pub use arch::GENERAL;
 /// Room for a thread's vector registers.
 pub const VECTOR: usize = 4096;
 
@@ -160,13 +165,13 @@ fn entry(buffer: &[u8], at: usize) -> (Option<u32>, usize) {
 /// Threads of this process.
 pub fn count() -> usize {
     let mut stat = [0u64; 18];
-    // SAFETY: the kernel writes a `struct stat` of 144 bytes to `stat`; the path ends in zero.
+    // SAFETY: the kernel writes a `struct stat` of 144 bytes at most to `stat`; the path ends in zero.
     let asked = unsafe {
         let path: &CStr = c"/proc/self/task";
         sys::call(sys::nr::NEWFSTATAT, [AT_FDCWD, path.as_ptr() as usize, stat.as_mut_ptr() as usize, 0, 0, 0])
     };
-    // st_nlink, less `.` and `..`. Without /proc nothing is known: say 0.
-    asked.map_or(0, |_| (stat[2] as usize).saturating_sub(2))
+    // Links, less `.` and `..`. Without /proc nothing is known: say 0.
+    asked.map_or(0, |_| (sys::Stat::new(&stat).links as usize).saturating_sub(2))
 }
 
 const AT_FDCWD: usize = -100isize as usize;

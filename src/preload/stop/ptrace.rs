@@ -4,7 +4,7 @@
 //! Runs in a helper process that shares our memory and nothing else: raw system calls only, no thread-local state.
 #![allow(unsafe_code)] // ptrace
 
-use super::{Captured, Crew, State, VECTOR, look_at};
+use super::{Captured, Crew, State, VECTOR, arch, look_at};
 use leakscan_engine::sys::{self, Errno, nr};
 
 const SEIZE: usize = 0x4206;
@@ -12,7 +12,6 @@ const INTERRUPT: usize = 0x4207;
 const GETREGSET: usize = 0x4204;
 const DETACH: usize = 17;
 const GENERAL_SET: usize = 1;
-const VECTOR_SET: usize = 0x202;
 const WALL: usize = 0x4000_0000;
 const WNOHANG: usize = 1;
 
@@ -103,17 +102,19 @@ fn stopped(thread: &mut Captured) -> bool {
 }
 
 fn registers(thread: &mut Captured, vector: &mut [usize; VECTOR / 8]) {
-    let mut slice = [thread.general.as_mut_ptr() as usize, size_of_val(&thread.general)];
-    if ptrace(GETREGSET, thread.tid, GENERAL_SET, slice.as_mut_ptr() as usize).is_err() {
+    let tid = thread.tid;
+    // Fills `words` with a register set; gives its length in bytes.
+    let read = |set: usize, words: &mut [usize]| {
+        let mut slice = [words.as_mut_ptr() as usize, size_of_val(words)];
+        ptrace(GETREGSET, tid, set, slice.as_mut_ptr() as usize).ok().map(|_| slice[1])
+    };
+    if read(GENERAL_SET, &mut thread.general).is_none() {
         thread.state = State::Running;
         return;
     }
     thread.has_registers = true;
-    (thread.sp, thread.tls) = (thread.general[19], thread.general[21]);
-    slice = [vector.as_mut_ptr() as usize, VECTOR];
-    if ptrace(GETREGSET, thread.tid, VECTOR_SET, slice.as_mut_ptr() as usize).is_ok() {
-        thread.vector_len = slice[1];
-    }
+    (thread.sp, thread.tls) = arch::pointers(&thread.general, read);
+    thread.vector_len = read(arch::VECTOR_SET, vector).unwrap_or(0);
 }
 
 /// Lets all go on.

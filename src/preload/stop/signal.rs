@@ -4,7 +4,7 @@
 //! calls and atomics only.
 #![allow(unsafe_code)] // reads the kernel's signal frame
 
-use super::{Captured, Crew, State, VECTOR, look_at};
+use super::{Captured, Crew, State, VECTOR, arch, look_at};
 use crate::shims::thread_pointer;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{
@@ -22,7 +22,7 @@ const DEADLINE_NS: u64 = 1_000_000_000;
 const PATIENCE_NS: u64 = 5_000_000;
 const SI_TKILL: i32 = -6;
 
-/// glibc's `struct sigaction` on x86-64.
+/// glibc's `struct sigaction` on x86-64 and aarch64.
 #[repr(C)]
 struct Action {
     handler: usize,
@@ -91,22 +91,13 @@ unsafe fn park(round: u32, context: *const usize) {
         let threads = &mut *crew;
         if let Some(index) = (0..threads.used).find(|index| threads.threads[*index].tid == tid) {
             let thread = &mut threads.threads[index];
-            // `ucontext`: flags, link, the alternate stack (3 words), then 23 general registers, rsp the 16th; then the
-            // pointer to the vector state.
-            for (place, i) in thread.general.iter_mut().zip(0..23) {
-                *place = *context.add(5 + i);
-            }
-            thread.sp = thread.general[15];
+            let (sp, vector, len) = arch::interrupted(context, &mut thread.general);
+            thread.sp = sp;
             thread.tls = thread_pointer();
             thread.has_registers = true;
-            let vector = *context.add(5 + 23) as *const u8;
-            if !vector.is_null() {
-                // The frame says its own length behind a magic number, at byte 464; without it there are 512 bytes.
-                let (magic, len) = (*vector.add(464).cast::<u32>(), *vector.add(468).cast::<u32>() as usize);
-                let len = if magic == 0x4650_5853 { len.min(VECTOR) } else { 512 };
-                core::ptr::copy_nonoverlapping(vector, threads.vectors[index].as_mut_ptr().cast::<u8>(), len);
-                thread.vector_len = len;
-            }
+            let len = len.min(VECTOR);
+            core::ptr::copy_nonoverlapping(vector, threads.vectors[index].as_mut_ptr().cast::<u8>(), len);
+            thread.vector_len = len;
             thread.state = State::Stopped;
         }
     }

@@ -1,0 +1,258 @@
+//! The exported names on aarch64: each makes a frame, so that the return address lies on the stack as it does on x86-64, and
+//! hands its address and x29 on. Checked by the compiler only: no program has run under it yet.
+
+use core::arch::{asm, global_asm, naked_asm};
+
+// The thread word: 8 bytes of initial-exec TLS. A `thread_local!` in a cdylib may allocate.
+global_asm!(
+    ".section .tbss.leakscan_thread,\"awT\",@nobits",
+    ".p2align 3",
+    ".type leakscan_thread_word,@object",
+    ".hidden leakscan_thread_word",
+    ".globl leakscan_thread_word",
+    "leakscan_thread_word:",
+    ".zero 8",
+    ".size leakscan_thread_word, 8",
+    ".text",
+);
+
+// core's own objects name a personality although we abort on panic. Ours continues unwinding past them, and is hidden: a
+// program that shares Rust's standard library has its own.
+global_asm!(
+    ".globl rust_eh_personality",
+    ".hidden rust_eh_personality",
+    ".type rust_eh_personality,@function",
+    "rust_eh_personality:",
+    "mov w0, #8",
+    "ret",
+    ".size rust_eh_personality, . - rust_eh_personality",
+);
+
+/// Where this thread's word is.
+#[inline(always)]
+fn thread_word_address() -> usize {
+    let value: usize;
+    // SAFETY: reads the word's place from the global offset table.
+    unsafe {
+        asm!("adrp {v}, :gottprel:leakscan_thread_word", "ldr {v}, [{v}, :gottprel_lo12:leakscan_thread_word]",
+            v = out(reg) value, options(nostack, readonly, preserves_flags));
+    }
+    thread_pointer() + value
+}
+
+/// Reads the thread word.
+#[inline(always)]
+pub fn thread_word() -> usize {
+    // SAFETY: this thread's own word.
+    unsafe { *(thread_word_address() as *const usize) }
+}
+
+/// Writes the thread word.
+#[inline(always)]
+pub fn set_thread_word(value: usize) {
+    // SAFETY: as in `thread_word`.
+    unsafe { *(thread_word_address() as *mut usize) = value }
+}
+
+/// The thread pointer: on aarch64 the two words between the control block, below, and thread-local storage, above.
+#[inline(always)]
+pub fn thread_pointer() -> usize {
+    let value: usize;
+    // SAFETY: the register may be read by any code.
+    unsafe { asm!("mrs {}, tpidr_el0", out(reg) value, options(nostack, nomem, preserves_flags)) };
+    value
+}
+
+/// The control block ends at the thread pointer, whose first word is the table of thread-local storage.
+pub const CONTROL_BLOCK: super::ControlBlock =
+    super::ControlBlock { start: -2304, words: 290, selves: &[], dtv: 288, id_within: 0..2304 };
+/// Static thread-local storage lies above the thread pointer.
+pub const TLS_BELOW: usize = 0;
+pub const TLS_ABOVE: usize = 8192;
+
+/// glibc's secret for pointers is in ld.so here, out of our reach.
+pub const fn pointer_guard() -> usize {
+    0
+}
+
+/// Mangled pointers cannot be told.
+pub const fn unmangled(word: usize, _: usize) -> usize {
+    word
+}
+
+macro_rules! export {
+    ($($name:literal => $target:path, $sp:literal, $fp:literal;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    ".cfi_startproc",
+                    concat!("mov ", $fp, ", x29"),
+                    "stp x29, x30, [sp, #-16]!",
+                    ".cfi_def_cfa_offset 16", ".cfi_offset 29, -16", ".cfi_offset 30, -8",
+                    "mov x29, sp",
+                    concat!("add ", $sp, ", sp, #8"),
+                    "bl {target}",
+                    "ldp x29, x30, [sp], #16",
+                    ".cfi_def_cfa_offset 0", ".cfi_restore 29", ".cfi_restore 30",
+                    "ret",
+                    ".cfi_endproc",
+                    target = sym $target
+                )
+            }
+        };)+
+    };
+}
+
+use crate::interpose as to;
+
+// name => entered function, the argument registers that take the return address's place and x29 (those after the real
+// arguments).
+export! {
+    "malloc" => to::malloc, "x1", "x2";
+    "calloc" => to::calloc, "x2", "x3";
+    "realloc" => to::realloc, "x2", "x3";
+    "reallocarray" => to::reallocarray, "x3", "x4";
+    "free" => to::free, "x1", "x2";
+    "cfree" => to::free, "x1", "x2";
+    "free_sized" => to::free_sized, "x2", "x3";
+    "free_aligned_sized" => to::free_aligned_sized, "x3", "x4";
+    "posix_memalign" => to::posix_memalign, "x3", "x4";
+    "aligned_alloc" => to::aligned_alloc, "x2", "x3";
+    "memalign" => to::memalign, "x2", "x3";
+    "valloc" => to::valloc, "x1", "x2";
+    "pvalloc" => to::pvalloc, "x1", "x2";
+}
+
+/// operator new: notes from where it was called, and calls the real one, which calls malloc or aligned_alloc, where the note
+/// is used. An exception passes by the frame's unwind table.
+macro_rules! export_new {
+    ($($name:literal, $real:ident, $family:literal;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C++ operator of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    ".cfi_startproc",
+                    "stp x29, x30, [sp, #-48]!",
+                    ".cfi_def_cfa_offset 48", ".cfi_offset 29, -48", ".cfi_offset 30, -40",
+                    "stp x0, x1, [sp, #16]",
+                    "str x2, [sp, #32]",
+                    concat!("mov w0, #", $family),
+                    "add x1, sp, #8",
+                    "mov x2, x29",
+                    "mov x29, sp",
+                    "bl {note}",
+                    "adrp x9, {real}",
+                    "ldr x9, [x9, :lo12:{real}]",
+                    "cbnz x9, 2f",
+                    "adrp x0, {real}",
+                    "add x0, x0, :lo12:{real}",
+                    "bl {late}",
+                    "mov x9, x0",
+                    "2: ldp x0, x1, [sp, #16]",
+                    "ldr x2, [sp, #32]",
+                    "blr x9",
+                    "ldp x29, x30, [sp], #48",
+                    ".cfi_def_cfa_offset 0", ".cfi_restore 29", ".cfi_restore 30",
+                    "ret",
+                    ".cfi_endproc",
+                    note = sym to::note_operator,
+                    late = sym crate::real::late,
+                    real = sym crate::real::$real
+                )
+            }
+        };)+
+    };
+}
+
+export_new! {
+    "_Znwm", NEW, "1";
+    "_ZnwmRKSt9nothrow_t", NEW_NOTHROW, "1";
+    "_Znam", NEW_ARRAY, "2";
+    "_ZnamRKSt9nothrow_t", NEW_ARRAY_NOTHROW, "2";
+    "_ZnwmSt11align_val_t", NEW_ALIGNED, "3";
+    "_ZnwmSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED_NOTHROW, "3";
+    "_ZnamSt11align_val_t", NEW_ARRAY_ALIGNED, "3";
+    "_ZnamSt11align_val_tRKSt9nothrow_t", NEW_ARRAY_ALIGNED_NOTHROW, "3";
+    "_ZdlPv", DELETE, "9";
+    "_ZdlPvm", DELETE_SIZED, "9";
+    "_ZdlPvRKSt9nothrow_t", DELETE_NOTHROW, "9";
+    "_ZdaPv", DELETE_ARRAY, "10";
+    "_ZdaPvm", DELETE_ARRAY_SIZED, "10";
+    "_ZdaPvRKSt9nothrow_t", DELETE_ARRAY_NOTHROW, "10";
+    "_ZdlPvSt11align_val_t", DELETE_ALIGNED, "11";
+    "_ZdlPvmSt11align_val_t", DELETE_SIZED_ALIGNED, "11";
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t", DELETE_ALIGNED_NOTHROW, "11";
+    "_ZdaPvSt11align_val_t", DELETE_ARRAY_ALIGNED, "11";
+    "_ZdaPvmSt11align_val_t", DELETE_ARRAY_SIZED_ALIGNED, "11";
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t", DELETE_ARRAY_ALIGNED_NOTHROW, "11";
+}
+
+/// Calls `function(argument, registers)`, where `registers` points to the twelve words x19 to x28, x29 and the stack pointer as
+/// they are at this call: what a conservative scan of the calling thread must see.
+///
+/// # Safety
+/// As for `function`.
+#[unsafe(naked)]
+pub unsafe extern "C" fn with_registers(argument: usize, function: unsafe extern "C" fn(usize, *const usize)) {
+    naked_asm!(
+        ".cfi_startproc",
+        "mov x9, x1",
+        "mov x10, sp",
+        "stp x29, x30, [sp, #-112]!",
+        ".cfi_def_cfa_offset 112",
+        ".cfi_offset 29, -112",
+        ".cfi_offset 30, -104",
+        "stp x19, x20, [sp, #16]",
+        "stp x21, x22, [sp, #32]",
+        "stp x23, x24, [sp, #48]",
+        "stp x25, x26, [sp, #64]",
+        "stp x27, x28, [sp, #80]",
+        "stp x29, x10, [sp, #96]",
+        "mov x29, sp",
+        "add x1, sp, #16",
+        "blr x9",
+        "ldp x29, x30, [sp], #112",
+        ".cfi_def_cfa_offset 0",
+        ".cfi_restore 29",
+        ".cfi_restore 30",
+        "ret",
+        ".cfi_endproc",
+    )
+}
+/// Words that [`with_registers`] hands over; the last is the stack pointer.
+pub const KEPT_REGISTERS: usize = 12;
+
+/// Starts `entry(argument)` as a process that shares our memory (CLONE_VM), on a stack of its own. Gives its pid.
+///
+/// # Safety
+/// `stack_top` is the end of mapped memory that nothing else uses until the process has ended; `entry` uses no thread-local
+/// state and never returns.
+pub unsafe fn clone_sharing(
+    flags: usize,
+    stack_top: usize,
+    entry: extern "C" fn(usize) -> !,
+    argument: usize,
+) -> isize {
+    let result;
+    // SAFETY: the child starts with the given stack and the parent's registers, and enters `entry` with an aligned stack; the
+    // parent goes on behind the call.
+    unsafe {
+        asm!(
+            "svc #0", "cbnz x0, 2f",
+            "mov x29, xzr", "mov x0, x10", "blr x11", "brk #1",
+            "2:",
+            in("x8") leakscan_engine::sys::nr::CLONE,
+            inlateout("x0") flags as isize => result, in("x1") stack_top & !15,
+            in("x2") 0, in("x3") 0, in("x4") 0,
+            in("x10") argument, in("x11") entry,
+        );
+    }
+    result
+}
