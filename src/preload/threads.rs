@@ -199,9 +199,10 @@ static TID_OFFSET: AtomicUsize = AtomicUsize::new(0);
 /// Finds the id in main's own control block. Called by the constructor.
 pub fn init() {
     let (block, tid) = (control_block(thread_pointer()), sys::gettid());
-    let found = CONTROL_BLOCK.id_within.step_by(4).find(|offset| {
-        // SAFETY: the control block is larger than that, and this thread's own.
-        unsafe { *((block.start + offset) as *const u32) == tid }
+    // Word by word, since how long the block is below is not known.
+    let found = CONTROL_BLOCK.id_within.step_by(8).find_map(|offset| {
+        let [word] = sys::peek(block.start + offset)?;
+        [word as u32, (word >> 32) as u32].iter().position(|half| *half == tid).map(|half| offset + half * 4)
     });
     TID_OFFSET.store(found.unwrap_or(0), Relaxed);
 }

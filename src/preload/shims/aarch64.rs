@@ -1,5 +1,6 @@
 //! The exported names on aarch64: each makes a frame, so that the return address lies on the stack as it does on x86-64, and
-//! hands its address and x29 on. Checked by the compiler only: no program has run under it yet.
+//! hands its address and x29 on. Run under emulation
+//! only (qemu-user, which has no clone for a snapshot): allocations and their stacks.
 
 use core::arch::{asm, global_asm, naked_asm};
 
