@@ -10,7 +10,7 @@ use crate::snapshot::{Job, Way};
 use crate::state::FOREIGN_ALLOCATOR;
 use crate::stop::State;
 use crate::threads::{Fate, Stack};
-use crate::{own, threads};
+use crate::{own, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -109,6 +109,9 @@ pub unsafe fn roots<S: SizeOf>(
     unseen.add_count("thread", missed, b"were not found when the others were stopped; their stacks were taken whole");
     let foreign = FOREIGN_ALLOCATOR.load(Relaxed);
     if foreign {
+        for range in regions::ALLOCATORS.iter() {
+            exclude(&mut excluded, range)?;
+        }
         for granule in granules(marker) {
             exclude(&mut excluded, granule)?;
         }
@@ -118,7 +121,7 @@ pub unsafe fn roots<S: SizeOf>(
     let used = normalize(&mut excluded);
     // Before our own memory is left out too: this process may have mapped some where the program has what it did not fork.
     let mut elsewhere: List<AddrRange> = List::new();
-    for range in own::NOT_FORKED.iter() {
+    for range in regions::NOT_FORKED.iter() {
         roots::subtract(range, &excluded[..used], |part| {
             let _ = elsewhere.push(part);
         });
@@ -156,7 +159,7 @@ pub unsafe fn roots<S: SizeOf>(
     }
     ends.sort_unstable();
     let mut sbrk: List<AddrRange> = List::new();
-    for range in own::SBRK.iter() {
+    for range in regions::SBRK.iter() {
         sbrk.push(range).then_some(()).ok_or(MEMORY)?;
     }
     let facts = Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, ends: &ends };
@@ -220,7 +223,11 @@ fn place(thread: Thread, recorded: Option<Stack>, pid: u32, text: &[u8]) -> Plac
     }
     if let Some(mapping) = around(thread.sp).filter(|mapping| mapping.is_anonymous() && mapping.path != b"[heap]") {
         places.stack[0] = AddrRange::new(from.max(mapping.range.start), mapping.range.end);
-        if mapping.path == b"[stack]" {
+        // A pthread's that was not made through us: its control block lies on top, a guard below.
+        let guarded =
+            maps::parse(text).any(|guard| guard.range.end == mapping.range.start && !guard.read && !guard.write);
+        let pthreads = mapping.range.contains(thread.tls) && thread.tls > thread.sp && guarded;
+        if mapping.path == b"[stack]" || pthreads {
             places.dead = AddrRange::new(mapping.range.start, from.max(mapping.range.start));
         }
     }
@@ -343,7 +350,11 @@ fn not_forked<S: SizeOf>(
         refused,
         b"pages that a fork leaves out could not be read: what they hold may be reported",
     );
-    unseen.add_count("not-forked", own::NOT_FORKED.lost(), b"ranges that a fork leaves out found no room in our list");
+    unseen.add_count(
+        "not-forked",
+        regions::NOT_FORKED.lost(),
+        b"ranges that a fork leaves out found no room in our list",
+    );
     Ok(())
 }
 

@@ -16,6 +16,7 @@ mod ledger;
 mod modules;
 mod own;
 mod real;
+mod regions;
 mod report_file;
 mod settings;
 mod shims;

@@ -6,6 +6,8 @@
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use leakscan_engine::AddrRange;
+use leakscan_engine::sys::{self, Errno};
 
 unsafe extern "C" {
     fn __libc_malloc(size: usize) -> *mut c_void;
@@ -87,6 +89,8 @@ functions! {
     UNDERSCORE_EXIT, "_exit";
     SBRK, "sbrk";
     MADVISE, "madvise";
+    MMAP, "mmap";
+    MUNMAP, "munmap";
     DL_FIND_OBJECT, "_dl_find_object";
     NEW, "_Znwm";
     NEW_NOTHROW, "_ZnwmRKSt9nothrow_t";
@@ -236,6 +240,34 @@ pub fn dlclose(handle: usize) -> c_int {
 pub fn sbrk(increment: isize) -> usize {
     call!(SBRK, fn(increment: isize) -> usize)
 }
+/// While the real functions are being looked up, an allocator that is called meanwhile maps memory.
+fn by_kernel(result: Result<usize, Errno>) -> usize {
+    unsafe extern "C" {
+        fn __errno_location() -> *mut c_int;
+    }
+    result.unwrap_or_else(|error| {
+        // SAFETY: glibc gives the calling thread's own errno.
+        unsafe { *__errno_location() = error.0 };
+        usize::MAX
+    })
+}
+pub fn mmap(addr: usize, len: usize, protection: c_int, flags: c_int, file: c_int, offset: usize) -> usize {
+    ready();
+    if MMAP.load(Relaxed) == 0 {
+        let args = [addr, len, protection as usize, flags as usize, file as usize, offset];
+        // SAFETY: the program gave these arguments.
+        return by_kernel(unsafe { sys::call(sys::nr::MMAP, args) });
+    }
+    call!(MMAP, fn(addr: usize, len: usize, protection: c_int, flags: c_int, file: c_int, offset: usize) -> usize)
+}
+pub fn munmap(addr: usize, len: usize) -> c_int {
+    ready();
+    if MUNMAP.load(Relaxed) == 0 {
+        // SAFETY: as above.
+        return by_kernel(unsafe { sys::call(sys::nr::MUNMAP, [addr, len, 0, 0, 0, 0]) }) as c_int;
+    }
+    call!(MUNMAP, fn(addr: usize, len: usize) -> c_int)
+}
 pub fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
     call!(MADVISE, fn(start: usize, len: usize, advice: c_int) -> c_int)
 }
@@ -267,13 +299,23 @@ struct Found {
     reserved: [u64; 7],
 }
 
-/// The loaded file at an address, by glibc's lock-free lookup (2.35 and later).
+/// Where the loaded file that holds `addr` is mapped.
+pub fn mapped_file(addr: usize) -> Option<AddrRange> {
+    found(addr).map(|found| AddrRange::new(found.map[0], found.map[1]))
+}
+
+/// The loaded file at an address, for the unwinder.
 pub fn find_object(pc: usize) -> Option<leakscan_engine::unwind::Object> {
+    found(pc).map(|found| leakscan_engine::unwind::Object { eh_frame_hdr: found.eh_frame, end: found.map[1] })
+}
+
+/// By glibc's lock-free lookup (2.35 and later).
+fn found(pc: usize) -> Option<Found> {
     let mut found = Found::default();
     if DL_FIND_OBJECT.load(Relaxed) == 0 {
         return None;
     }
     let out = &raw mut found as usize;
     let missing = call!(DL_FIND_OBJECT, fn(pc: usize, out: usize) -> c_int) != 0;
-    (!missing).then_some(leakscan_engine::unwind::Object { eh_frame_hdr: found.eh_frame, end: found.map[1] })
+    (!missing).then_some(found)
 }

@@ -45,7 +45,9 @@ fn start() -> bool {
         return false;
     }
     crate::real::ready();
-    FOREIGN_ALLOCATOR.store(!crate::real::is_glibc(), Relaxed);
+    let foreign = !crate::real::is_glibc();
+    FOREIGN_ALLOCATOR.store(foreign, Relaxed);
+    crate::regions::set_allocator(foreign.then(|| crate::real::MALLOC.load(Relaxed)));
     UNWINDER.set_find(crate::real::find_object);
     let started = TRACKER.live.init();
     STATE.store(if started { ON } else { FAILED }, Release);

@@ -128,6 +128,42 @@ export! {
     "pvalloc" => to::pvalloc, "x1", "x2";
 }
 
+/// mmap and sbrk: as they are, then a note of what they gave, how long it is, and who asked.
+macro_rules! export_growth {
+    ($($name:literal => $function:path, $len:literal, $note:path;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    ".cfi_startproc",
+                    "stp x29, x30, [sp, #-32]!",
+                    ".cfi_def_cfa_offset 32", ".cfi_offset 29, -32", ".cfi_offset 30, -24",
+                    "mov x29, sp",
+                    concat!("str ", $len, ", [sp, #16]"),
+                    "bl {function}",
+                    "ldr x1, [sp, #16]",
+                    "ldp x29, x30, [sp], #32",
+                    ".cfi_def_cfa_offset 0", ".cfi_restore 29", ".cfi_restore 30",
+                    "mov x2, x30",
+                    "b {note}",
+                    ".cfi_endproc",
+                    function = sym $function,
+                    note = sym $note
+                )
+            }
+        };)+
+    };
+}
+
+export_growth! {
+    "mmap" => crate::regions::mmap, "x1", crate::regions::mapped;
+    "mmap64" => crate::regions::mmap, "x1", crate::regions::mapped;
+    "sbrk" => crate::regions::sbrk, "x0", crate::regions::grown;
+}
+
 /// operator new: notes from where it was called, and calls the real one, which calls malloc or aligned_alloc, where the note
 /// is used. An exception passes by the frame's unwind table.
 macro_rules! export_new {

@@ -117,6 +117,38 @@ export! {
     "pvalloc" => to::pvalloc, "rsi", "rdx";
 }
 
+/// mmap and sbrk: as they are, then a note of what they gave, how long it is, and who asked.
+macro_rules! export_growth {
+    ($($name:literal => $function:path, $len:literal, $note:path;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    ".cfi_startproc",
+                    concat!("push ", $len), ".cfi_adjust_cfa_offset 8",
+                    "call {function}",
+                    "mov rdi, rax",
+                    "pop rsi", ".cfi_adjust_cfa_offset -8",
+                    "mov rdx, qword ptr [rsp]",
+                    "jmp {note}",
+                    ".cfi_endproc",
+                    function = sym $function,
+                    note = sym $note
+                )
+            }
+        };)+
+    };
+}
+
+export_growth! {
+    "mmap" => crate::regions::mmap, "rsi", crate::regions::mapped;
+    "mmap64" => crate::regions::mmap, "rsi", crate::regions::mapped;
+    "sbrk" => crate::regions::sbrk, "rdi", crate::regions::grown;
+}
+
 /// operator new: notes from where it was called, and jumps to the real one, which calls malloc or aligned_alloc, where the
 /// note is used. No frame of ours stands in between, so exceptions, new_handler and a program's own operator new are as
 /// without us. rax is free at a function's entry for non-variadic functions.

@@ -1,0 +1,152 @@
+//! What the program's own calls tell about its address space: memory from sbrk, memory that it keeps from its forks, and memory
+//! that another allocator than glibc's has taken for its blocks and its books.
+//!
+//! An allocator is known by the file that its malloc lies in: what that file maps is its own. Its books hold stale pointers
+//! to blocks (caches of freed ones, first blocks of slabs), so none of it is a root.
+#![allow(unsafe_code)] // exported functions
+
+use crate::real;
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use leakscan_engine::AddrRange;
+
+/// A list of ranges. Added to by any thread without a lock, read by the snapshot child.
+pub struct Ranges<const ROOM: usize> {
+    places: [(AtomicUsize, AtomicUsize); ROOM],
+    used: AtomicU32,
+}
+
+impl<const ROOM: usize> Ranges<ROOM> {
+    const fn new() -> Self {
+        Self { places: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; ROOM], used: AtomicU32::new(0) }
+    }
+
+    fn used(&self) -> &[(AtomicUsize, AtomicUsize)] {
+        &self.places[..(self.used.load(Acquire) as usize).min(ROOM)]
+    }
+
+    fn add(&self, range: AddrRange) {
+        let known = self.iter().any(|known| known.start <= range.start && range.end <= known.end);
+        if !known && let Some(place) = self.places.get(self.used.fetch_add(1, Relaxed) as usize) {
+            place.1.store(range.end, Relaxed);
+            place.0.store(range.start, Release);
+        }
+    }
+
+    /// Takes a range out. One that it would leave in two parts keeps the lower one only.
+    fn remove(&self, gone: AddrRange) {
+        for (start, end) in self.used() {
+            let range = AddrRange::new(start.load(Acquire), end.load(Relaxed));
+            if !range.overlaps(gone) {
+            } else if gone.start <= range.start {
+                start.store(if gone.end < range.end { gone.end } else { 0 }, Release);
+            } else {
+                end.store(gone.start, Relaxed);
+            }
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = AddrRange> + '_ {
+        let ranges = self.used().iter().map(|place| AddrRange::new(place.0.load(Acquire), place.1.load(Relaxed)));
+        ranges.filter(|range| range.start != 0 && !range.is_empty())
+    }
+
+    /// Those that found no place.
+    pub fn lost(&self) -> usize {
+        (self.used.load(Relaxed) as usize).saturating_sub(ROOM)
+    }
+}
+
+/// Memory that the program got by sbrk itself.
+pub static SBRK: Ranges<256> = Ranges::new();
+/// Memory that the copy has not, or not as it was (MADV_DONTFORK, MADV_WIPEONFORK).
+pub static NOT_FORKED: Ranges<256> = Ranges::new();
+/// Another allocator's memory.
+pub static ALLOCATORS: Ranges<4096> = Ranges::new();
+
+static KNOWN: AtomicBool = AtomicBool::new(false);
+/// The file of the allocator, if it is not glibc's. Empty: none, or not known yet.
+static ALLOCATOR: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
+/// What was mapped before the allocator was known: range and caller.
+static EARLY: [(AtomicUsize, AtomicUsize, AtomicUsize); 32] =
+    [const { (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0)) }; 32];
+static EARLY_USED: AtomicU32 = AtomicU32::new(0);
+
+/// The allocator is known: glibc's (`None`), or another one, whose malloc is at this address.
+pub fn set_allocator(malloc: Option<usize>) {
+    KNOWN.store(true, Release);
+    let Some(file) = malloc.and_then(real::mapped_file) else { return };
+    ALLOCATOR.1.store(file.end, Relaxed);
+    ALLOCATOR.0.store(file.start, Release);
+    for (start, end, caller) in &EARLY {
+        if file.contains(caller.load(Acquire)) {
+            ALLOCATORS.add(AddrRange::new(start.load(Relaxed), end.load(Relaxed)));
+        }
+    }
+}
+
+fn is_allocators(caller: usize) -> bool {
+    AddrRange::new(ALLOCATOR.0.load(Acquire), ALLOCATOR.1.load(Relaxed)).contains(caller)
+}
+
+/// mmap without its note: the real one, or the kernel while that is not known.
+pub extern "C" fn mmap(addr: usize, len: usize, protection: c_int, flags: c_int, file: c_int, offset: usize) -> usize {
+    real::mmap(addr, len, protection, flags, file, offset)
+}
+
+/// Notes what `caller` has mapped; gives `addr`.
+pub extern "C" fn mapped(addr: usize, len: usize, caller: usize) -> usize {
+    if addr == usize::MAX {
+        return addr;
+    }
+    let range = AddrRange::new(addr, (addr + len).next_multiple_of(4096));
+    if is_allocators(caller) {
+        ALLOCATORS.add(range);
+    } else if !KNOWN.load(Acquire) {
+        if let Some(place) = EARLY.get(EARLY_USED.fetch_add(1, Relaxed) as usize) {
+            place.0.store(range.start, Relaxed);
+            place.1.store(range.end, Relaxed);
+            place.2.store(caller, Release);
+        }
+    } else if ALLOCATORS.used.load(Relaxed) != 0 {
+        // At a fixed address it may have taken the allocator's place.
+        ALLOCATORS.remove(range);
+    }
+    addr
+}
+
+/// munmap: the program's.
+#[unsafe(no_mangle)]
+pub extern "C" fn munmap(addr: usize, len: usize) -> c_int {
+    if ALLOCATORS.used.load(Relaxed) != 0 {
+        ALLOCATORS.remove(AddrRange::new(addr, (addr + len).next_multiple_of(4096)));
+    }
+    real::munmap(addr, len)
+}
+
+/// sbrk without its note.
+pub extern "C" fn sbrk(increment: isize) -> usize {
+    real::sbrk(increment)
+}
+
+/// Notes what `caller` has got by sbrk (glibc's malloc does not come here): its blocks if it is an allocator, else memory that
+/// the program uses as it likes. Gives `start`.
+pub extern "C" fn grown(start: usize, increment: isize, caller: usize) -> usize {
+    if increment > 0 && start != usize::MAX {
+        let range = AddrRange::new(start, start + increment as usize);
+        if is_allocators(caller) { ALLOCATORS.add(range) } else { SBRK.add(range) }
+    }
+    start
+}
+
+/// madvise: the program's; we note what a fork leaves out.
+#[unsafe(no_mangle)]
+pub extern "C" fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
+    const DONTFORK: c_int = 10;
+    const WIPEONFORK: c_int = 18;
+    let result = real::madvise(start, len, advice);
+    if result == 0 && matches!(advice, DONTFORK | WIPEONFORK) {
+        NOT_FORKED.add(AddrRange::new(start, (start + len).next_multiple_of(4096)));
+    }
+    result
+}
