@@ -16,6 +16,19 @@ fn a_program_with_its_own_malloc_runs_and_the_report_says_that_it_is_not_seen() 
 }
 
 #[test]
+fn a_python_is_told_apart_from_one_that_uses_malloc() {
+    // Debian's is linked at a fixed address and takes malloc's: its stub is no malloc of its own.
+    let named = |allocator: &str| -> Vec<String> {
+        let app = App::new("/usr/bin/python3").args(["-c", "print(1)"]).env("PYTHONMALLOC", allocator);
+        let report = app.run_as_bare().ok().report();
+        let named = report.last().unseen.iter().map(|unseen| unseen.what.clone());
+        named.filter(|what| ["malloc", "pymalloc"].contains(&what.as_str())).collect()
+    };
+    assert_eq!(named("malloc"), [""; 0]);
+    assert_eq!(named("pymalloc"), ["pymalloc"]);
+}
+
+#[test]
 fn a_program_with_its_own_dl_iterate_phdr() {
     for options in ["", "stop=signal"] {
         program("own_iteration.c").options(options).run().expect_leaks(1, 1337);

@@ -5,7 +5,7 @@ use crate::ledger::Shared;
 use crate::modules::{self, MapsText, Module};
 use crate::settings::{self, Settings};
 use crate::snapshot::Job;
-use crate::state::{BYPASSED, TRACKER, UNWINDER};
+use crate::state::{BYPASSED, PYMALLOC, TRACKER, UNWINDER};
 use crate::{check, own, report_file};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
@@ -284,6 +284,11 @@ fn counters(found: &mut Findings, shared: &Shared, settings: &Settings) {
         "malloc",
         BYPASSED.load(Relaxed).into(),
         b"the program has a malloc of its own, which is called instead of ours: its blocks are not seen",
+    );
+    unseen.add_count(
+        "pymalloc",
+        PYMALLOC.load(Relaxed).into(),
+        b"Python serves blocks of up to 512 bytes from arenas of its own: not seen; PYTHONMALLOC=malloc shows them",
     );
     unseen.add_count(
         "free",

@@ -17,6 +17,7 @@ unsafe extern "C" {
     fn __libc_free(ptr: *mut c_void);
     fn dlopen(file: *const c_char, mode: c_int) -> *mut c_void;
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    fn dladdr1(addr: *const c_void, info: *mut c_void, symbol: *mut *const Symbol, flags: c_int) -> c_int;
     fn dlerror() -> *mut c_char;
 }
 
@@ -171,10 +172,41 @@ fn resolve() {
 
 /// Whether the program's own calls of malloc come to us: not if the executable has one itself.
 pub fn is_interposed() -> bool {
+    let first = first(c"malloc");
+    crate::own::holds(first as usize) || {
+        // An executable at a fixed address has a stub that counts as malloc's address, with an entry that is not defined; it
+        // leads to ours.
+        let (mut info, mut symbol) = ([0usize; 4], core::ptr::null::<Symbol>());
+        const SYMENT: c_int = 1;
+        // SAFETY: dladdr1 writes a Dl_info, of 4 words, and the address of a symbol's entry in the file's own table.
+        let known = unsafe { dladdr1(first, info.as_mut_ptr().cast(), &raw mut symbol, SYMENT) } != 0;
+        // SAFETY: the entry lies in the executable.
+        known && unsafe { symbol.as_ref() }.is_some_and(|symbol| symbol.section == 0)
+    }
+}
+
+/// Whether this is a Python that serves small blocks from arenas of its own, out of our sight.
+pub fn has_pymalloc() -> bool {
+    let found = !first(c"PyObject_Malloc").is_null();
+    forget_error();
+    found
+}
+
+/// The first definition of a name: the executable's, if it has one.
+fn first(name: &CStr) -> *mut c_void {
     const DEFAULT: *mut c_void = core::ptr::null_mut();
-    // SAFETY: dlsym reads the name; the search begins with the executable.
-    let first = unsafe { dlsym(DEFAULT, c"malloc".as_ptr()) };
-    crate::own::holds(first as usize)
+    // SAFETY: dlsym reads the name.
+    unsafe { dlsym(DEFAULT, name.as_ptr()) }
+}
+
+/// `Elf64_Sym`.
+#[repr(C)]
+struct Symbol {
+    name: u32,
+    kind: [u8; 2],
+    section: u16,
+    value: u64,
+    size: u64,
 }
 
 /// Whether the blocks come from glibc's malloc, whose chunk headers we may read.

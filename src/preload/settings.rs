@@ -1,6 +1,7 @@
 //! What is fixed when the process starts: its options, who it is, who started it. Set by the constructor, renewed by fork.
 #![allow(unsafe_code)] // copies the option text into memory of our own
 
+use crate::state::PYMALLOC;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -45,6 +46,10 @@ pub unsafe fn init(environment: *const *const c_char) -> Option<&'static Setting
     let (text, run) = unsafe { (find(environment, b"LEAKSCAN_OPTIONS="), find(environment, b"LEAKSCAN_RUN=")) };
     let text = text.and_then(keep).unwrap_or("");
     let options = leakscan_options::parse(text, |_| {});
+    // SAFETY: by this function's own contract.
+    let python =
+        unsafe { find(environment, b"PYTHONMALLOC=") }.is_some_and(|value| value.to_bytes().starts_with(b"malloc"));
+    PYMALLOC.store(!python && crate::real::has_pymalloc(), Relaxed);
     if !options.quiet {
         leakscan_options::parse(text, |fault| {
             let cause: &[u8] =

@@ -20,6 +20,8 @@ pub static FOREIGN_ALLOCATOR: AtomicBool = AtomicBool::new(false);
 pub static USES_SLACK: AtomicBool = AtomicBool::new(false);
 /// The program calls a malloc of its own instead of ours.
 pub static BYPASSED: AtomicBool = AtomicBool::new(false);
+/// A Python that has not been told to use malloc (PYTHONMALLOC).
+pub static PYMALLOC: AtomicBool = AtomicBool::new(false);
 
 const OFF: u8 = 0;
 const STARTING: u8 = 1;
