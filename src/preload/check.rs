@@ -1,9 +1,10 @@
 //! Self-check for tests (`unwind_check=N`): every Nth stack is unwound again by libgcc and compared, frame for frame.
 #![allow(unsafe_code)] // calls libgcc's unwinder by address
 
-use crate::state::{UNWIND_CHECK, UNWINDER};
+use crate::state::{TRACKER, UNWIND_CHECK, UNWINDER};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use leakscan_engine::StackId;
 use leakscan_engine::unwind::walk::Trace;
 
 pub static COMPARED: AtomicU64 = AtomicU64::new(0);
@@ -35,6 +36,15 @@ pub fn init() {
     };
     BACKTRACE.store(find(c"_Unwind_Backtrace"), Relaxed);
     GET_IP.store(find(c"_Unwind_GetIPInfo"), Relaxed);
+}
+
+/// Compares what the memo has given with a walk of the same stack: its hash, and the frames of its id.
+#[cold]
+pub fn recalled(hash: u64, id: Option<StackId>, trace: &Trace) {
+    let same = id.is_none_or(|id| TRACKER.depot.frames(id) == trace.frames());
+    if hash != trace.hash || !same {
+        DIFFERENT.fetch_add(1, Relaxed);
+    }
 }
 
 /// Compares a trace with libgcc's, if it is its turn.

@@ -93,22 +93,48 @@ fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
     let depth = state::DEPTH.load(Relaxed) as usize;
     // SAFETY: `walking` keeps every other user of this thread's buffer away.
     let trace: &mut Trace = unsafe { &mut *thread.trace.as_ptr() };
-    // SAFETY: `start` is the state of our caller, whose frame is live until we return.
-    unsafe { UNWINDER.walk(start, thread.stack.get(), depth.min(MAX_DEPTH), &thread.nodes, trace) };
-    let id = match thread.remembered(trace.hash) {
-        Some(id) => StackId::new(id),
-        None => {
-            let id = TRACKER.depot.intern(trace.hash, trace.frames());
-            if let Some(id) = id {
-                thread.remember(trace.hash, id.get());
+    let (own, depth) = (thread.stack.get(), depth.min(MAX_DEPTH));
+    // SAFETY: we are the thread, and hold `walking`; `start` is the state of our caller, whose frame is live until we return.
+    let id = unsafe {
+        match thread.memo() {
+            None => {
+                UNWINDER.walk(start, own, depth, &thread.nodes, trace);
+                thread.remembered(trace.hash).and_then(StackId::new).or_else(|| intern(thread, trace))
             }
-            id
+            Some(memo) => {
+                let recalled = UNWINDER.recall(memo, start, own, depth, &thread.nodes, trace);
+                let id = StackId::new(recalled.id).or_else(|| {
+                    let id = thread.remembered(recalled.hash).and_then(StackId::new).or_else(|| {
+                        if !recalled.traced {
+                            UNWINDER.walk(start, own, depth, &thread.nodes, trace);
+                        }
+                        intern(thread, trace)
+                    });
+                    memo.learn(&recalled, id.map_or(0, StackId::get));
+                    id
+                });
+                if state::UNWIND_CHECK.load(Relaxed) != 0 {
+                    UNWINDER.walk(start, own, depth, &thread.nodes, trace);
+                    crate::check::recalled(recalled.hash, id, trace);
+                }
+                id
+            }
         }
     };
     if state::UNWIND_CHECK.load(Relaxed) != 0 {
         crate::check::compare(pc, caller.sp + 8, trace);
     }
     thread.walking.set(false);
+    id
+}
+
+#[cold]
+#[inline(never)]
+fn intern(thread: &tls::Thread, trace: &Trace) -> Option<StackId> {
+    let id = TRACKER.depot.intern(trace.hash, trace.frames());
+    if let Some(id) = id {
+        thread.remember(trace.hash, id.get());
+    }
     id
 }
 

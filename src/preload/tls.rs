@@ -13,8 +13,9 @@ use leakscan_engine::lock::Lock;
 use leakscan_engine::record::live_map::Family;
 use leakscan_engine::record::sampler::Sampler;
 use leakscan_engine::sys;
-use leakscan_engine::unwind::OwnStack;
+use leakscan_engine::unwind::memo::Memo;
 use leakscan_engine::unwind::walk::{NodeCache, Trace};
+use leakscan_engine::unwind::{OwnStack, RETURN_BELOW_CFA};
 
 const GONE: usize = 1;
 const SLAB: usize = 16;
@@ -46,6 +47,9 @@ pub struct Thread {
     pub trace: Cell<Trace>,
     ids: [Cell<(u64, u32)>; IDS],
     pub nodes: NodeCache,
+    /// Stacks taken, up to [`WARM`]; then the memo, if there is one. 0: none.
+    stacks: Cell<u32>,
+    memo: Cell<usize>,
     rounds: Cell<u32>,
     /// The next block in the list of free ones.
     next: Cell<usize>,
@@ -54,7 +58,44 @@ pub struct Thread {
 // SAFETY: all fields are valid when zero (`Option<Operator>` by the layout check below; `false`, 0 and empty otherwise).
 unsafe impl Zeroed for Thread {}
 
+/// A thread has a memo from this stack on: short threads do without.
+const WARM: u32 = 256;
+/// Threads that have one; those beyond walk.
+const MEMOS: u32 = 1024;
+static MEMOS_MADE: AtomicU32 = AtomicU32::new(0);
+
 impl Thread {
+    /// The thread's memo of stacks.
+    ///
+    /// # Safety
+    /// The caller is the thread, and holds `walking`.
+    #[inline]
+    pub unsafe fn memo(&self) -> Option<&mut Memo> {
+        match self.memo.get() {
+            0 => self.warm_up(),
+            // SAFETY: the word holds the address of a memo of this thread's, never unmapped; `walking` keeps others away.
+            memo => Some(unsafe { &mut *(memo as *mut Memo) }),
+        }
+    }
+
+    #[inline(never)]
+    fn warm_up(&self) -> Option<&'static mut Memo> {
+        let stacks = self.stacks.get() + 1;
+        if !RETURN_BELOW_CFA || stacks < WARM {
+            self.stacks.set(stacks);
+            return None;
+        }
+        // Where it is refused, it is asked for again after as many more.
+        self.stacks.set(0);
+        if MEMOS_MADE.load(Relaxed) >= MEMOS {
+            return None;
+        }
+        MEMOS_MADE.fetch_add(1, Relaxed);
+        let [memo] = arena::zeroed::<Memo>(1)? else { return None };
+        self.memo.set(core::ptr::from_mut(memo) as usize);
+        Some(memo)
+    }
+
     /// The id remembered for a stack's hash.
     #[inline]
     pub fn remembered(&self, hash: u64) -> Option<u32> {

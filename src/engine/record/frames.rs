@@ -96,6 +96,8 @@ pub struct Frames {
     index: Index,
     retired: [(AtomicUsize, AtomicUsize); RETIRED_RANGES],
     retired_used: AtomicUsize,
+    /// Counts what has gone out of use.
+    generation: AtomicU32,
 }
 
 impl Default for Frames {
@@ -111,7 +113,14 @@ impl Frames {
             index: Index::new(),
             retired: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; RETIRED_RANGES],
             retired_used: AtomicUsize::new(0),
+            generation: AtomicU32::new(0),
         }
+    }
+
+    /// Another number than before: an address may mean other code now.
+    #[inline]
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Relaxed)
     }
 
     /// The node of `key`, made if there is none. `None` if the dictionary is full.
@@ -158,12 +167,14 @@ impl Frames {
                 node.key.fetch_or(RETIRED, Relaxed);
             }
         }
+        self.generation.fetch_add(1, Release);
         listed.map(|_| slot)
     }
 
     /// Takes one node out of use: what its address means has changed.
     pub fn retire_node(&self, node: &Node) {
         node.key.fetch_or(RETIRED, Relaxed);
+        self.generation.fetch_add(1, Release);
     }
 
     /// The retired ranges in the order in which they went.

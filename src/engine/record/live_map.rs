@@ -82,13 +82,17 @@ const LEAF_SHIFT: u32 = 26;
 /// Half cells per leaf.
 pub const LEAF_CELLS: usize = LEAF_SPAN / 16;
 const ROOT_SLOTS: usize = 1 << (sys::USER_BITS - LEAF_SHIFT);
-/// A cell at the last 16 bytes of a leaf reaches 2 bytes beyond; nobody reads them.
-const LEAF_BYTES: usize = LEAF_CELLS * 2 + 2;
+/// A cell at the last 16 bytes of a leaf reaches 2 bytes beyond; nobody reads them. Then, in the last 16 bytes: the leaf that
+/// was made before this one (0: none), and the first address that this one covers.
+const LEAF_BYTES: usize = LEAF_CELLS * 2 + 32;
+const LINK: usize = LEAF_BYTES - 16;
 
 /// The map. Leaves are made on the first block in their span and stay.
 pub struct LiveMap {
     /// Address of the root array: one leaf address per [`LEAF_SPAN`].
     root: AtomicUsize,
+    /// The leaf that was made last. A walk through the root would touch all of it: its slots lie terabytes apart.
+    last: AtomicUsize,
     lowest: AtomicUsize,
     highest: AtomicUsize,
 }
@@ -101,7 +105,12 @@ impl Default for LiveMap {
 
 impl LiveMap {
     pub const fn new() -> Self {
-        Self { root: AtomicUsize::new(0), lowest: AtomicUsize::new(usize::MAX), highest: AtomicUsize::new(0) }
+        Self {
+            root: AtomicUsize::new(0),
+            last: AtomicUsize::new(0),
+            lowest: AtomicUsize::new(usize::MAX),
+            highest: AtomicUsize::new(0),
+        }
     }
 
     /// Maps the root. `false` if the kernel refuses. To be called once, before other threads use the map.
@@ -179,6 +188,7 @@ impl LiveMap {
                 let base = addr & !(LEAF_SPAN - 1);
                 self.lowest.fetch_min(base, Ordering::Relaxed);
                 self.highest.fetch_max(base + LEAF_SPAN, Ordering::Relaxed);
+                self.list(range.start, base);
                 Some(range.start)
             }
             Err(other) => {
@@ -189,16 +199,44 @@ impl LiveMap {
         }
     }
 
-    /// The leaves in the order of addresses: the first address that each covers, and its [`LEAF_CELLS`] half cells.
-    ///
-    /// For the snapshot child, where nothing writes them.
-    pub fn leaves(&self) -> impl Iterator<Item = (usize, &'static [u16])> + '_ {
-        let (lowest, highest) = (self.lowest.load(Ordering::Relaxed), self.highest.load(Ordering::Relaxed));
-        (lowest >> LEAF_SHIFT..highest >> LEAF_SHIFT).filter_map(|index| {
-            let leaf = self.leaf(index << LEAF_SHIFT)?;
-            // SAFETY: a leaf has LEAF_BYTES mapped bytes and is never unmapped.
-            Some((index << LEAF_SHIFT, unsafe { core::slice::from_raw_parts(leaf as *const u16, LEAF_CELLS) }))
+    /// Adds a leaf to the list.
+    fn list(&self, leaf: usize, base: usize) {
+        let link = (leaf + LINK) as *mut usize;
+        let mut before = self.last.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the two words are the leaf's last, and nobody reads them before it is listed.
+            unsafe {
+                link.write(before);
+                link.add(1).write(base);
+            }
+            match self.last.compare_exchange_weak(before, leaf, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(other) => before = other,
+            }
+        }
+    }
+
+    /// The first address that each leaf covers, in no order.
+    pub fn leaves(&self) -> impl Iterator<Item = usize> + '_ {
+        let mut next = self.last.load(Ordering::Acquire);
+        core::iter::from_fn(move || {
+            let leaf = next;
+            if leaf == 0 {
+                return None;
+            }
+            // SAFETY: a listed leaf has LEAF_BYTES mapped bytes, is never unmapped, and its last two words are written.
+            unsafe {
+                let link = (leaf + LINK) as *const usize;
+                next = link.read();
+                Some(link.add(1).read())
+            }
         })
+    }
+
+    /// The [`LEAF_CELLS`] half cells of the leaf that covers `base`. For the snapshot child, where nothing writes them.
+    pub fn cells(&self, base: usize) -> Option<&'static [u16]> {
+        // SAFETY: a leaf has LEAF_BYTES mapped bytes and is never unmapped.
+        self.leaf(base).map(|leaf| unsafe { core::slice::from_raw_parts(leaf as *const u16, LEAF_CELLS) })
     }
 
     /// The span of addresses in which blocks can lie.
@@ -233,15 +271,16 @@ mod tests {
     }
 
     #[test]
-    fn leaves_are_listed_in_order_and_hold_the_cells() {
+    fn leaves_are_listed_and_hold_the_cells() {
         let map = LiveMap::new();
         assert!(map.init());
         assert_eq!(map.leaves().count(), 0);
         for addr in [0x7fff_f000_0000, 0x10_0000, 0x10_0000 + LEAF_SPAN, 0x7fff_ffff_ffe0] {
             assert!(map.set(addr, Cell::new(Family::Malloc, 0, 0, None)));
         }
-        let bases: Vec<_> =
-            map.leaves().map(|(base, cells)| (base, cells.iter().filter(|c| **c & 1 == 1).count())).collect();
+        let mut bases: Vec<_> =
+            map.leaves().map(|base| (base, map.cells(base).unwrap().iter().filter(|c| **c & 1 == 1).count())).collect();
+        bases.sort_unstable();
         assert_eq!(bases, [(0, 1), (LEAF_SPAN, 1), (0x7fff_f000_0000, 1), (0x7fff_fc00_0000, 1)]);
     }
 

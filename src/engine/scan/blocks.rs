@@ -63,12 +63,16 @@ pub struct Blocks<'a, S: SizeOf> {
 impl<'a, S: SizeOf> Blocks<'a, S> {
     /// Builds the index. `None` if there is no memory for it.
     pub fn build(live: &'a LiveMap, sizes: &'a S) -> Option<Self> {
-        let count = live.leaves().count();
-        let leaves = leaf_slots(count)?;
+        let mut bases: List<usize> = List::new();
+        for base in live.leaves() {
+            bases.push(base).then_some(())?;
+        }
+        bases.sort_unstable();
+        let leaves = leaf_slots(bases.len())?;
         let root = arena::zeroed::<u16>(ROOT)?;
         let mut blocks = Blocks { live, sizes, leaves, root, used: 0, low: usize::MAX, span: 0, count: 0 };
         let mut high = 0;
-        for (base, cells) in live.leaves() {
+        for (base, cells) in bases.iter().filter_map(|base| Some((*base, live.cells(*base)?))) {
             let Some(leaf) = build_leaf(base, cells, &mut blocks.count)? else { continue };
             blocks.low =
                 blocks.low.min(base + leaf.first * 1024 + leaf.starts[leaf.first].trailing_zeros() as usize * 16);

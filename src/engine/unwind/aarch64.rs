@@ -42,6 +42,15 @@ enum Kind {
     NoObject = 7,
 }
 
+const SP: u64 = Kind::Sp as u64;
+const FP: u64 = Kind::Fp as u64;
+const SIGNAL: u64 = Kind::Signal as u64;
+const NO_TABLE: u64 = Kind::NoTable as u64;
+const NO_OBJECT: u64 = Kind::NoObject as u64;
+
+/// Stacks cannot be kept: the memo wants return addresses to lie below the CFA, and here they lie anywhere in the frame.
+pub const RETURN_BELOW_CFA: bool = false;
+
 /// The caller's x29 lies at CFA + offset; otherwise it is still in the register.
 const SAVED: u64 = 1 << 4;
 /// The return address is still in x30.
@@ -76,6 +85,18 @@ impl Rule {
     }
     const fn kind(self) -> u64 {
         self.0 & 15
+    }
+    /// The tables say that this is the outermost frame.
+    pub(super) const fn is_end(self) -> bool {
+        self.kind() == Kind::End as u64
+    }
+    /// Where the caller's frame is depends on the frame pointer.
+    pub(super) const fn uses_fp(self) -> bool {
+        matches!(self.kind(), FP | NO_TABLE)
+    }
+    /// No rule reads the CFA from memory.
+    pub(super) const fn cfa_slot(self, _: &Registers) -> Option<usize> {
+        None
     }
     const fn saved_offset(self) -> Option<isize> {
         if self.0 & SAVED == 0 { None } else { Some((self.0 >> 8) as i16 as isize * 8) }
@@ -131,14 +152,16 @@ pub(super) fn without_table(pc: usize) -> Rule {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Registers {
     pub sp: usize,
-    fp: usize,
+    pub fp: usize,
+    /// Where `fp` was read; 0: it is the register's at the start.
+    pub fp_from: usize,
     /// x30, where it is known: in a frame that a signal has interrupted.
     link: usize,
 }
 
 impl Registers {
     pub(super) const fn new(sp: usize, fp: usize) -> Self {
-        Self { sp, fp, link: 0 }
+        Self { sp, fp, fp_from: 0, link: 0 }
     }
 }
 
@@ -161,8 +184,6 @@ pub(super) enum Step {
 /// and its CFA are mapped.
 #[inline(always)]
 pub(super) unsafe fn step(rule: Rule, registers: &mut Registers, limit: usize, own: bool) -> Step {
-    const SP: u64 = Kind::Sp as u64;
-    const FP: u64 = Kind::Fp as u64;
     let cfa = match rule.kind() {
         SP => registers.sp.wrapping_add_signed(rule.cfa_offset()),
         FP => registers.fp.wrapping_add_signed(rule.cfa_offset()),
@@ -211,9 +232,6 @@ fn to(pc: usize) -> Step {
 #[cold]
 #[inline(never)]
 unsafe fn unusual(rule: Rule, registers: &mut Registers, limit: usize, own: bool) -> Step {
-    const SIGNAL: u64 = Kind::Signal as u64;
-    const NO_TABLE: u64 = Kind::NoTable as u64;
-    const NO_OBJECT: u64 = Kind::NoObject as u64;
     match rule.kind() {
         SIGNAL => {
             // siginfo (128 bytes), then `ucontext`, whose registers x0 to x30, sp and pc come after 184 bytes.
@@ -225,7 +243,7 @@ unsafe fn unusual(rule: Rule, registers: &mut Registers, limit: usize, own: bool
             if sp % 8 != 0 || pc < 4096 {
                 return Step::End;
             }
-            *registers = Registers { sp, fp, link };
+            *registers = Registers { sp, fp, fp_from: 0, link };
             Step::Signal((pc as u64 + 1) | EXACT)
         }
         NO_OBJECT => Step::AskObject,

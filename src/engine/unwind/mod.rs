@@ -1,11 +1,12 @@
 //! Allocation stacks without frame pointers: exact, by the unwind tables of the loaded files, cheap enough for every malloc.
 //!
 //! Called from inside malloc on any thread: allocates nothing, takes no lock, reads nothing but the stack and the mapped
-//! unwind tables. Two layers: a *rule* is what `.eh_frame` says about one return address, packed into 8 bytes ([`Rule`]);
+//! unwind tables. Three layers: a *rule* is what `.eh_frame` says about one return address, packed into 8 bytes ([`Rule`]);
 //! the *link* walk ([`walk`]) keeps each rule in the frame dictionary beside the caller that was seen last, so that a stack
 //! that was seen before costs a predicted pointer chase.
 
 mod compile;
+pub mod memo;
 pub mod walk;
 
 #[cfg(target_arch = "aarch64")]
@@ -15,7 +16,7 @@ mod arch;
 #[path = "x86_64.rs"]
 mod arch;
 
-pub use arch::Rule;
+pub use arch::{RETURN_BELOW_CFA, Rule};
 
 use crate::record::frames::Frames;
 use crate::sys::USER_BITS;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // steps through the live stack, keeps nodes by address
 
 use super::arch::{Registers, Rule, Step, step};
+use super::memo::{Nobody, Watch};
 use super::{OwnStack, Start, Unwinder};
 use crate::record::depot::{MAX_DEPTH, POWERS};
 use crate::record::frames::Node;
@@ -37,7 +38,7 @@ pub struct Trace {
     pub ids: [u32; MAX_DEPTH],
     pub len: usize,
     pub hash: u64,
-    /// It goes through a signal frame, or ends for want of room in the dictionary.
+    /// It goes through a signal frame or code without a file, or ends for want of room in the dictionary.
     pub unusual: bool,
 }
 
@@ -71,19 +72,38 @@ impl Unwinder {
     /// `start` is the state of a live frame of the calling thread; `cache` is not used by another walk meanwhile.
     #[inline]
     pub unsafe fn walk(&self, start: Start, stack: OwnStack, depth: usize, cache: &NodeCache, trace: &mut Trace) {
+        // SAFETY: by this function's own contract.
+        unsafe { self.walk_with(start, stack, depth, cache, trace, &mut Nobody) };
+    }
+
+    /// The same, watched. True if it came to the outermost frame, as the unwind tables say.
+    ///
+    /// # Safety
+    /// As for [`Unwinder::walk`].
+    #[inline(always)]
+    pub(super) unsafe fn walk_with(
+        &self,
+        start: Start,
+        stack: OwnStack,
+        depth: usize,
+        cache: &NodeCache,
+        trace: &mut Trace,
+        watch: &mut impl Watch,
+    ) -> bool {
         let depth = depth.clamp(1, MAX_DEPTH);
         let mut registers = Registers::new(start.sp, start.fp);
         let (mut limit, mut own) = stack.limit(start.sp);
         (trace.len, trace.hash, trace.unusual) = (0, 0, false);
         let Some(mut node) = self.node(start.pc as u64, cache) else {
             trace.unusual = true;
-            return;
+            return false;
         };
         trace.push(node);
         while trace.len < depth {
+            let (rule, before) = (Rule(node.rule.load(Relaxed)), registers);
             // SAFETY: `registers` belong to the live frame that `node` describes: at first by the caller's promise, then
             // because a rule gives the caller's registers from its callee's.
-            let key = match unsafe { step(Rule(node.rule.load(Relaxed)), &mut registers, limit, own) } {
+            let key = match unsafe { step(rule, &mut registers, limit, own) } {
                 Step::To(key) => key,
                 Step::Signal(key) => {
                     trace.unusual = true;
@@ -91,6 +111,7 @@ impl Unwinder {
                     key
                 }
                 Step::AskObject => {
+                    trace.unusual = true;
                     let Some(loaded) = self.ask_again(node) else { break };
                     // Without an object it is JIT code: follow the frame pointer as for code without a table.
                     // SAFETY: as above.
@@ -99,8 +120,9 @@ impl Unwinder {
                         _ => break,
                     }
                 }
-                Step::End => break,
+                Step::End => return rule.is_end(),
             };
+            let inner = trace.hash;
             node = match node.predicted(key) {
                 Some(caller) => caller,
                 None => {
@@ -113,7 +135,9 @@ impl Unwinder {
                 }
             };
             trace.push(node);
+            watch.step(rule, &before, &registers, key as usize, inner, trace.hash);
         }
+        false
     }
 
     /// The node of a key, with its rule.

@@ -42,6 +42,17 @@ enum Kind {
     NoObject = 7,
 }
 
+/// What the memo builds on.
+pub const RETURN_BELOW_CFA: bool = true;
+
+const SP: u64 = Kind::Sp as u64;
+const FP: u64 = Kind::Fp as u64;
+const FP_DEREF: u64 = Kind::FpDeref as u64;
+const SP_DEREF: u64 = Kind::SpDeref as u64;
+const SIGNAL: u64 = Kind::Signal as u64;
+const NO_TABLE: u64 = Kind::NoTable as u64;
+const NO_OBJECT: u64 = Kind::NoObject as u64;
+
 #[derive(Clone, Copy)]
 #[repr(u64)]
 enum Saved {
@@ -70,6 +81,22 @@ impl Rule {
     }
     const fn kind(self) -> u64 {
         self.0 & 15
+    }
+    /// The tables say that this is the outermost frame.
+    pub(super) const fn is_end(self) -> bool {
+        self.kind() == Kind::End as u64
+    }
+    /// Where the caller's frame is depends on the frame pointer.
+    pub(super) const fn uses_fp(self) -> bool {
+        matches!(self.kind(), FP | FP_DEREF | NO_TABLE) || self.saved() == Saved::AtFp as u64
+    }
+    /// Where the CFA itself is kept, if the rule reads it from memory.
+    pub(super) const fn cfa_slot(self, registers: &Registers) -> Option<usize> {
+        match self.kind() {
+            FP_DEREF => Some(registers.fp.wrapping_add_signed(self.cfa_offset())),
+            SP_DEREF => Some(registers.sp.wrapping_add_signed(self.cfa_offset())),
+            _ => None,
+        }
     }
     const fn saved(self) -> u64 {
         self.0 >> 4 & 3
@@ -151,11 +178,13 @@ pub(super) fn without_table(pc: usize) -> Rule {
 pub(super) struct Registers {
     pub sp: usize,
     pub fp: usize,
+    /// Where `fp` was read; 0: it is the register's at the start.
+    pub fp_from: usize,
 }
 
 impl Registers {
     pub(super) const fn new(sp: usize, fp: usize) -> Self {
-        Self { sp, fp }
+        Self { sp, fp, fp_from: 0 }
     }
 }
 
@@ -178,8 +207,6 @@ pub(super) enum Step {
 /// and its CFA are mapped.
 #[inline(always)]
 pub(super) unsafe fn step(rule: Rule, registers: &mut Registers, limit: usize, own: bool) -> Step {
-    const SP: u64 = Kind::Sp as u64;
-    const FP: u64 = Kind::Fp as u64;
     let cfa = match rule.kind() {
         SP => registers.sp.wrapping_add_signed(rule.cfa_offset()),
         FP => registers.fp.wrapping_add_signed(rule.cfa_offset()),
@@ -204,6 +231,7 @@ pub(super) unsafe fn step(rule: Rule, registers: &mut Registers, limit: usize, o
         }
         // SAFETY: `slot` lies between the frame's stack pointer and its CFA.
         registers.fp = unsafe { read(slot) };
+        registers.fp_from = slot;
     }
     registers.sp = cfa;
     // SAFETY: the word below the CFA lies in the frame.
@@ -216,11 +244,6 @@ pub(super) unsafe fn step(rule: Rule, registers: &mut Registers, limit: usize, o
 #[cold]
 #[inline(never)]
 unsafe fn unusual_cfa(rule: Rule, registers: &mut Registers, limit: usize, own: bool) -> Result<usize, Step> {
-    const FP_DEREF: u64 = Kind::FpDeref as u64;
-    const SP_DEREF: u64 = Kind::SpDeref as u64;
-    const SIGNAL: u64 = Kind::Signal as u64;
-    const NO_TABLE: u64 = Kind::NoTable as u64;
-    const NO_OBJECT: u64 = Kind::NoObject as u64;
     let base = match rule.kind() {
         FP_DEREF => registers.fp,
         SP_DEREF => registers.sp,
@@ -232,7 +255,7 @@ unsafe fn unusual_cfa(rule: Rule, registers: &mut Registers, limit: usize, own: 
             if sp % 8 != 0 || pc < 4096 {
                 return Err(Step::End);
             }
-            *registers = Registers { sp, fp };
+            *registers = Registers::new(sp, fp);
             return Err(Step::Signal((pc as u64 + 1) | EXACT));
         }
         NO_OBJECT => return Err(Step::AskObject),
@@ -247,7 +270,7 @@ unsafe fn unusual_cfa(rule: Rule, registers: &mut Registers, limit: usize, own: 
             if !(4096..1 << 47).contains(&pc) {
                 return Err(Step::End);
             }
-            *registers = Registers { sp: fp + 16, fp: caller_fp };
+            *registers = Registers { sp: fp + 16, fp: caller_fp, fp_from: fp };
             return Err(Step::To(pc as u64));
         }
         _ => return Err(Step::End),
@@ -283,7 +306,7 @@ mod tests {
         let base = words.as_ptr() as usize;
         let limit = base + 32;
         let step_at = |rule, sp, fp| {
-            let mut registers = Registers { sp, fp };
+            let mut registers = Registers::new(sp, fp);
             // SAFETY: all words that these rules read lie in `words`.
             match unsafe { step(rule, &mut registers, limit, true) } {
                 Step::To(pc) => Some((pc, registers.sp, registers.fp)),
