@@ -38,11 +38,10 @@ pub fn init() {
     GET_IP.store(find(c"_Unwind_GetIPInfo"), Relaxed);
 }
 
-/// Compares what the memo has given with a walk of the same stack: its hash, and the frames of its id.
+/// Compares what the memo has given with a walk of the same stack: the frames of its id.
 #[cold]
-pub fn recalled(hash: u64, id: Option<StackId>, trace: &Trace) {
-    let same = id.is_none_or(|id| TRACKER.depot.frames(id) == trace.frames());
-    if hash != trace.hash || !same {
+pub fn recalled(id: Option<StackId>, trace: &Trace) {
+    if id.is_some_and(|id| TRACKER.depot.frames(id) != trace.frames()) {
         DIFFERENT.fetch_add(1, Relaxed);
     }
 }

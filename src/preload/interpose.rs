@@ -12,6 +12,7 @@ use leakscan_engine::record::New;
 use leakscan_engine::record::depot::MAX_DEPTH;
 use leakscan_engine::record::live_map::{Cell, Family};
 use leakscan_engine::unwind::Start;
+use leakscan_engine::unwind::memo::Memo;
 use leakscan_engine::unwind::walk::Trace;
 use state::{TRACKER, UNWINDER};
 
@@ -102,20 +103,10 @@ fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
                 thread.remembered(trace.hash).and_then(StackId::new).or_else(|| intern(thread, trace))
             }
             Some(memo) => {
-                let recalled = UNWINDER.recall(memo, start, own, depth, &thread.nodes, trace);
-                let id = StackId::new(recalled.id).or_else(|| {
-                    let id = thread.remembered(recalled.hash).and_then(StackId::new).or_else(|| {
-                        if !recalled.traced {
-                            UNWINDER.walk(start, own, depth, &thread.nodes, trace);
-                        }
-                        intern(thread, trace)
-                    });
-                    memo.learn(&recalled, id.map_or(0, StackId::get));
-                    id
-                });
+                let id = UNWINDER.recall(memo, start, depth).or_else(|| pieced(thread, memo, start, depth, trace));
                 if state::UNWIND_CHECK.load(Relaxed) != 0 {
                     UNWINDER.walk(start, own, depth, &thread.nodes, trace);
-                    crate::check::recalled(recalled.hash, id, trace);
+                    crate::check::recalled(id, trace);
                 }
                 id
             }
@@ -125,6 +116,32 @@ fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
         crate::check::compare(pc, caller.sp + 8, trace);
     }
     thread.walking.set(false);
+    id
+}
+
+/// The id of a stack that the memo does not have as it is.
+///
+/// # Safety
+/// As for [`leakscan_engine::unwind::Unwinder::walk`]; `memo` and `trace` are the thread's, which is the caller.
+#[inline(never)]
+unsafe fn pieced(
+    thread: &tls::Thread,
+    memo: &mut Memo,
+    start: Start,
+    depth: usize,
+    trace: &mut Trace,
+) -> Option<StackId> {
+    let own = thread.stack.get();
+    // SAFETY: by this function's own contract.
+    let pieced = unsafe { UNWINDER.piece_together(memo, start, own, depth, &thread.nodes, trace) };
+    let id = thread.remembered(pieced.hash).and_then(StackId::new).or_else(|| {
+        if !pieced.traced {
+            // SAFETY: as above.
+            unsafe { UNWINDER.walk(start, own, depth, &thread.nodes, trace) };
+        }
+        intern(thread, trace)
+    });
+    memo.learn(&pieced, id.map_or(0, StackId::get));
     id
 }
 

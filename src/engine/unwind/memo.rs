@@ -15,6 +15,7 @@
 use super::arch::{Registers, Rule};
 use super::walk::{NodeCache, Trace};
 use super::{OwnStack, Start, Unwinder};
+use crate::StackId;
 use crate::arena::Zeroed;
 use crate::record::depot::{MAX_DEPTH, POWERS};
 
@@ -82,10 +83,8 @@ unsafe impl Zeroed for Memo {}
 
 /// What was found out about a stack.
 #[derive(Clone, Copy, Debug)]
-pub struct Recalled {
+pub struct Pieced {
     pub hash: u64,
-    /// 0: not known.
-    pub id: u32,
     /// The trace holds the whole stack.
     pub traced: bool,
     /// The entry that is to know the id.
@@ -99,10 +98,9 @@ impl Memo {
         self.generation = generation;
     }
 
-    /// Tells the id of what was recalled.
-    #[inline]
-    pub fn learn(&mut self, recalled: &Recalled, id: u32) {
-        if let Some(entry) = recalled.entry {
+    /// Tells the id of what was pieced together.
+    pub fn learn(&mut self, pieced: &Pieced, id: u32) {
+        if let Some(entry) = pieced.entry {
             self.entries[entry].id = id;
         }
     }
@@ -163,13 +161,32 @@ unsafe fn verify(checks: &[Check], sp: usize, fp: usize) -> Verified {
 }
 
 impl Unwinder {
-    /// The hash of the stack from `start`, and its id if the memo knows it. Otherwise, if `traced`, the trace holds the stack,
-    /// and if not, [`Unwinder::walk`] will give it.
+    /// The id of the stack from `start`, if the memo has it as a whole.
+    ///
+    /// # Safety
+    /// `start` is the state of a live frame of the calling thread, whose memo this is.
+    #[inline(always)]
+    pub unsafe fn recall(&self, memo: &mut Memo, start: Start, depth: usize) -> Option<StackId> {
+        if memo.generation != self.frames.generation() {
+            return None;
+        }
+        let entry = &memo.entries[memo.find(start.pc, start.sp).ok()?];
+        if !entry.whole && usize::from(entry.frames) != depth {
+            return None;
+        }
+        let checks = memo.checks.get(entry.at as usize..)?.get(..usize::from(entry.len))?;
+        // SAFETY: `start` is the entry's state.
+        let same = matches!(unsafe { verify(checks, start.sp, start.fp) }, Verified::All);
+        StackId::new(if same { entry.id } else { 0 })
+    }
+
+    /// The hash of the stack from `start`, pieced together from what the memo knows. If `traced`, the trace holds the stack; if
+    /// not, [`Unwinder::walk`] will give it.
     ///
     /// # Safety
     /// As for [`Unwinder::walk`]; `memo` is the calling thread's, and nobody else uses it meanwhile.
-    #[inline]
-    pub unsafe fn recall(
+    #[inline(never)]
+    pub unsafe fn piece_together(
         &self,
         memo: &mut Memo,
         start: Start,
@@ -177,35 +194,11 @@ impl Unwinder {
         depth: usize,
         cache: &NodeCache,
         trace: &mut Trace,
-    ) -> Recalled {
+    ) -> Pieced {
         let generation = self.frames.generation();
         if memo.generation != generation || memo.stamp == 0 {
             memo.empty(generation);
         }
-        if let Ok(at) = memo.find(start.pc, start.sp) {
-            let entry = &memo.entries[at];
-            let checks = &memo.checks[entry.at as usize..entry.at as usize + usize::from(entry.len)];
-            if (entry.whole || usize::from(entry.frames) == depth)
-                // SAFETY: `start` is the entry's state.
-                && let Verified::All = unsafe { verify(checks, start.sp, start.fp) }
-            {
-                return Recalled { hash: entry.hash, id: entry.id, traced: false, entry: Some(at) };
-            }
-        }
-        // SAFETY: as for this function.
-        unsafe { self.recall_in_parts(memo, start, stack, depth, cache, trace) }
-    }
-
-    #[inline(never)]
-    unsafe fn recall_in_parts(
-        &self,
-        memo: &mut Memo,
-        start: Start,
-        stack: OwnStack,
-        depth: usize,
-        cache: &NodeCache,
-        trace: &mut Trace,
-    ) -> Recalled {
         let mut state = start;
         let (mut hash, mut frames) = (0u64, 0);
         loop {
@@ -217,7 +210,7 @@ impl Unwinder {
                     let entry = unsafe { self.fill(memo, missed, state, stack, depth - frames, cache, trace) };
                     let whole = frames == 0;
                     let hash = hash.wrapping_add(POWERS[frames].wrapping_mul(trace.hash));
-                    return Recalled { hash, id: 0, traced: whole, entry: entry.filter(|_| whole) };
+                    return Pieced { hash, traced: whole, entry: entry.filter(|_| whole) };
                 }
             };
             let entry = memo.entries[at];
@@ -247,7 +240,8 @@ impl Unwinder {
                 Some(pc) => Some((pc, checks[until])),
             };
             let Some((pc, check)) = next else {
-                return Recalled { hash, id: 0, traced: false, entry: None };
+                let alone = stand == frames && fresh.is_none();
+                return Pieced { hash, traced: false, entry: alone.then_some(at) };
             };
             if pc < 4096 {
                 break;
@@ -261,7 +255,7 @@ impl Unwinder {
         }
         // SAFETY: as for this function.
         unsafe { self.walk(start, stack, depth, cache, trace) };
-        Recalled { hash: trace.hash, id: 0, traced: true, entry: None }
+        Pieced { hash: trace.hash, traced: true, entry: None }
     }
 
     /// Walks from a state, and keeps what it finds if the state was missed before. Gives the entry.
