@@ -152,6 +152,33 @@ pub fn read_file<'a>(path: &core::ffi::CStr, into: &'a mut [u8]) -> Result<&'a [
     Ok(&into[..n])
 }
 
+/// Gives each entry of a directory whose name is a number. `buffer` holds what is read at a time.
+///
+/// # Errors
+/// The kernel's, where the directory cannot be read.
+pub fn numbers_in(path: &core::ffi::CStr, buffer: &mut [u8], mut each: impl FnMut(u32)) -> Result<(), Errno> {
+    let directory = open(path, O_RDONLY | O_DIRECTORY, 0)?;
+    loop {
+        let args = [directory.0, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
+        // SAFETY: the kernel writes at most `buffer.len()` bytes.
+        let bytes = unsafe { call(nr::GETDENTS64, args) }?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let mut at = 0;
+        while at < bytes {
+            // `linux_dirent64`: the entry's length at 16, its name, which ends in zero, from 19 on.
+            let len = buffer.get(at + 16..at + 18).map_or(0, |len| usize::from(u16::from_ne_bytes([len[0], len[1]])));
+            let name = buffer.get(at + 19..at + len.max(19)).unwrap_or(&[]);
+            let name = name.split(|&byte| byte == 0).next().unwrap_or(&[]);
+            if let Some(number) = core::str::from_utf8(name).ok().and_then(|name| name.parse().ok()) {
+                each(number);
+            }
+            at += len.max(24);
+        }
+    }
+}
+
 pub fn getpid() -> u32 {
     // SAFETY: takes no arguments and cannot fail.
     unsafe { syscall(nr::GETPID, [0; 6]) as u32 }

@@ -21,26 +21,21 @@ pub fn pointers(parent: u32) -> List<usize> {
 }
 
 fn epoll(buffer: &mut [u8], words: &mut List<usize>) {
-    // Descriptors are dense from 0; a program with a hole of a thousand has most likely no more.
-    let mut missing = 0;
-    for descriptor in 0u64.. {
+    let (listing, buffer) = buffer.split_at_mut(32 << 10);
+    let _ = sys::numbers_in(c"/proc/self/fd", listing, |descriptor| {
         let (mut path, mut link, mut digits) = ([0u8; 48], [0u8; 64], [0; 20]);
-        let number = sys::decimal(descriptor, &mut digits);
+        let number = sys::decimal(u64::from(descriptor), &mut digits);
         let target = crate::report_file::read_link(named(&mut path, b"/proc/self/fd/", number), &mut link);
-        missing = if target.is_empty() { missing + 1 } else { 0 };
-        if missing > 256 {
+        if target != b"anon_inode:[eventpoll]" {
             return;
         }
-        if target != b"anon_inode:[eventpoll]" {
-            continue;
-        }
-        let Ok(text) = sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), buffer) else { continue };
+        let Ok(text) = sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), buffer) else { return };
         // `tfd:        5 events:       19 data:     55d0c0ffee00  pos:0 ...`
         for line in text.split(|&byte| byte == b'\n') {
             let Some(at) = line.windows(5).position(|window| window == b"data:") else { continue };
             let _ = hex(line[at + 5..].trim_ascii_start()).is_none_or(|value| words.push(value));
         }
-    }
+    });
 }
 
 fn named<'a>(path: &'a mut [u8; 48], folder: &[u8], number: &[u8]) -> &'a core::ffi::CStr {

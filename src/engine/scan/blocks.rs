@@ -4,6 +4,9 @@
 //! starts is empty, the mark word of the same place holds the distance back to the last word that is not: the block that an
 //! interior pointer points into is found without a search (measured: 0.3 ms to build per million blocks).
 
+use super::resident::Pages;
+use super::roots::Resident;
+use crate::AddrRange;
 use crate::arena::{self, List};
 use crate::record::live_map::{Cell, LEAF_CELLS, LEAF_SPAN, LiveMap};
 
@@ -70,10 +73,11 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
         bases.sort_unstable();
         let leaves = leaf_slots(bases.len())?;
         let root = arena::zeroed::<u16>(ROOT)?;
+        let mut pages = Pages::open()?;
         let mut blocks = Blocks { live, sizes, leaves, root, used: 0, low: usize::MAX, span: 0, count: 0 };
         let mut high = 0;
         for (base, cells) in bases.iter().filter_map(|base| Some((*base, live.cells(*base)?))) {
-            let Some(leaf) = build_leaf(base, cells, &mut blocks.count)? else { continue };
+            let Some(leaf) = build_leaf(base, cells, &mut pages, &mut blocks.count)? else { continue };
             blocks.low =
                 blocks.low.min(base + leaf.first * 1024 + leaf.starts[leaf.first].trailing_zeros() as usize * 16);
             let last = base + leaf.last * 1024 + (63 - leaf.starts[leaf.last].leading_zeros() as usize) * 16;
@@ -276,19 +280,24 @@ mod leaf_memory {
 }
 
 /// `Some(None)` for a leaf without blocks, `None` without memory.
-fn build_leaf(base: usize, cells: &'static [u16], count: &mut usize) -> Option<Option<Leaf>> {
+fn build_leaf(base: usize, cells: &'static [u16], pages: &mut Pages, count: &mut usize) -> Option<Option<Leaf>> {
     let starts = arena::zeroed::<u64>(WORDS)?;
     let (mut first, mut last) = (usize::MAX, 0);
-    for (word, group) in cells.chunks_exact(64).enumerate() {
-        if group.iter().fold(0, |all, cell| all | cell) & 1 == 0 {
-            continue;
+    let at = cells.as_ptr() as usize;
+    // Cells that were never written have no page yet: to read them all would make 2,000 (1.5 ms for /bin/true).
+    pages.each(AddrRange::new(at, at + size_of_val(cells)), Resident::Private, |run| {
+        let (from, to) = ((run.start - at) / (64 * 2), (run.end - at) / (64 * 2));
+        for (word, group) in (from..to).zip(cells[from * 64..to * 64].chunks_exact(64)) {
+            if group.iter().fold(0, |all, cell| all | cell) & 1 == 0 {
+                continue;
+            }
+            let bits = group.iter().enumerate().fold(0u64, |bits, (i, cell)| bits | u64::from(cell & 1) << i);
+            starts[word] = bits;
+            *count += bits.count_ones() as usize;
+            first = first.min(word);
+            last = word;
         }
-        let bits = group.iter().enumerate().fold(0u64, |bits, (i, cell)| bits | u64::from(cell & 1) << i);
-        starts[word] = bits;
-        *count += bits.count_ones() as usize;
-        first = first.min(word);
-        last = word;
-    }
+    });
     if first == usize::MAX {
         return Some(None);
     }

@@ -16,7 +16,7 @@ pub mod signal;
 
 use core::ffi::CStr;
 use leakscan_engine::arena::{self, Zeroed};
-use leakscan_engine::sys::{self, Errno, Fd};
+use leakscan_engine::sys::{self, Errno};
 
 pub use arch::GENERAL;
 /// Room for a thread's vector registers.
@@ -124,42 +124,21 @@ impl Crew {
     /// The kernel's, where it does not list the threads (no /proc, no free descriptor).
     fn find_new(&mut self, pid: u32, but: u32, mut ask: impl FnMut(&mut Captured)) -> Result<usize, Errno> {
         let mut path = [0; 40];
-        let directory = sys::open(sys::proc_path(&mut path, pid, b"task"), sys::O_RDONLY | sys::O_DIRECTORY, 0)?;
+        let path = sys::proc_path(&mut path, pid, b"task");
         let before = self.used;
-        loop {
-            let bytes = read_directory(&directory, self.directory)?;
-            if bytes == 0 {
-                return Ok(self.used - before);
+        let buffer = core::mem::take(&mut self.directory);
+        let read = sys::numbers_in(path, buffer, |tid| {
+            // New threads have ids that are not among those found before, so a search of all is what it takes.
+            if tid != but
+                && !self.found().iter().any(|thread| thread.tid == tid)
+                && let Some(index) = self.add(tid)
+            {
+                ask(&mut self.threads[index]);
             }
-            let mut at = 0;
-            while at < bytes {
-                let (tid, next) = entry(self.directory, at);
-                at = next;
-                // New threads have ids that are not among those found before, so a search of all is what it takes.
-                if let Some(tid) = tid
-                    && tid != but
-                    && !self.found().iter().any(|thread| thread.tid == tid)
-                    && let Some(index) = self.add(tid)
-                {
-                    ask(&mut self.threads[index]);
-                }
-            }
-        }
+        });
+        self.directory = buffer;
+        read.map(|()| self.used - before)
     }
-}
-
-fn read_directory(directory: &Fd, into: &mut [u8]) -> Result<usize, Errno> {
-    // SAFETY: the kernel writes at most `into.len()` bytes.
-    unsafe { sys::call(sys::nr::GETDENTS64, [directory.0, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) }
-}
-
-/// The number that a `linux_dirent64` at `at` names, if it does, and where the next one is.
-fn entry(buffer: &[u8], at: usize) -> (Option<u32>, usize) {
-    let len = buffer.get(at + 16..at + 18).map_or(0, |len| usize::from(u16::from_ne_bytes([len[0], len[1]])));
-    let name = buffer.get(at + 19..at + len.max(19)).unwrap_or(&[]);
-    let name = name.split(|&byte| byte == 0).next().unwrap_or(&[]);
-    let number = core::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
-    (number, at + len.max(24))
 }
 
 /// Threads of this process.
