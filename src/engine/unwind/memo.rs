@@ -23,6 +23,8 @@ const ENTRIES: usize = 4096;
 /// States that were missed once: only the second time is a stack kept, so that passing ones do not push others out.
 const MISSED: usize = 2048;
 const CHECKS: usize = 1 << 16;
+/// An entry that was wrong so often goes.
+const PATIENCE: u8 = 64;
 /// A frame needs three at most.
 const MOST: usize = 3 * MAX_DEPTH;
 
@@ -61,6 +63,8 @@ struct Entry {
     frames: u8,
     /// It ends with the outermost frame, as the unwind tables say.
     whole: bool,
+    /// How often something differed. An entry that is wrong for long makes place for what there is now.
+    wrong: u8,
     /// Stack id of the entry as a whole stack; 0: not known.
     id: u32,
     stamp: u32,
@@ -222,6 +226,13 @@ impl Unwinder {
                 Verified::Until(at) => (at, Some(unsafe { read(state.sp + checks[at].place as usize) })),
                 Verified::Moved => break,
             };
+            if until < checks.len() {
+                let entry = &mut memo.entries[at];
+                entry.wrong += 1;
+                if entry.wrong >= PATIENCE {
+                    entry.stamp = 0;
+                }
+            }
             // The frames that stand: the state's own, and those behind the return addresses before `until`.
             let returns = checks[..until].iter().filter(|check| check.place & 7 == RETURN);
             let room = depth - frames;
@@ -297,6 +308,7 @@ impl Unwinder {
             len: used as u16,
             frames: trace.len as u8,
             whole: ended,
+            wrong: 0,
             id: 0,
             stamp: memo.stamp,
         };
@@ -360,5 +372,106 @@ impl Watch for Recorder<'_> {
         let place = self.place(after.sp - 8, RETURN);
         let fp = if after.fp_from == 0 { REGISTER } else { self.place(after.fp_from, 0) };
         self.push(Check { value: pc, hash: outer, place, fp });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::walk::tests::{UNWINDER, find};
+    use std::hint::black_box;
+
+    struct Case {
+        memo: &'static mut Memo,
+        cache: &'static NodeCache,
+        recalled: usize,
+        pieced: usize,
+        depth: usize,
+    }
+
+    fn case(depth: usize) -> Case {
+        UNWINDER.set_find(find);
+        let [memo] = crate::arena::zeroed::<Memo>(1).unwrap() else { unreachable!() };
+        let [cache] = crate::arena::zeroed::<NodeCache>(1).unwrap() else { unreachable!() };
+        Case { memo, cache, recalled: 0, pieced: 0, depth }
+    }
+
+    /// Recalls this stack; whatever way it goes, the result is that of a walk. Ids stand for hashes.
+    #[inline(never)]
+    fn compare(case: &mut Case) {
+        let (sp, fp, pc): (usize, usize, usize);
+        // SAFETY: reads registers only; `pc` is the address of the next instruction.
+        unsafe {
+            core::arch::asm!("mov {}, rsp", "mov {}, rbp", "lea {}, [rip + 1]", out(reg) sp, out(reg) fp, out(reg) pc)
+        };
+        let (start, own) = (Start { pc, sp, fp }, OwnStack { low: 0, high: (1 << 47) - 4096 });
+        let mut walked = Trace::new();
+        // SAFETY: this frame is live, and these are its registers; the memo is used here only.
+        unsafe {
+            UNWINDER.walk(start, own, case.depth, case.cache, &mut walked);
+            let id = walked.hash as u32 | 1;
+            if let Some(known) = UNWINDER.recall(case.memo, start, case.depth) {
+                assert_eq!(known.get(), id & crate::record::live_map::MAX_STACKS);
+                case.recalled += 1;
+                return;
+            }
+            let mut trace = Trace::new();
+            let pieced = UNWINDER.piece_together(case.memo, start, own, case.depth, case.cache, &mut trace);
+            assert_eq!(pieced.hash, walked.hash);
+            assert!(!pieced.traced || trace.frames() == walked.frames());
+            case.memo.learn(&pieced, id & crate::record::live_map::MAX_STACKS);
+            case.pieced += 1;
+        }
+    }
+
+    /// Callers whose frames are of one size, so that the stack pointer says nothing of who called.
+    #[inline(never)]
+    fn left(case: &mut Case, turns: u32) {
+        descend(case, black_box(turns));
+        black_box(());
+    }
+    #[inline(never)]
+    fn right(case: &mut Case, turns: u32) {
+        black_box(());
+        descend(case, black_box(turns));
+    }
+    fn descend(case: &mut Case, turns: u32) {
+        match turns {
+            0..2 => compare(case),
+            _ if turns.is_multiple_of(2) => left(case, turns / 2),
+            _ => right(case, turns / 2),
+        }
+    }
+
+    #[test]
+    fn what_is_recalled_or_pieced_together_is_what_a_walk_finds() {
+        for depth in [64, 5, 2, 1] {
+            let mut case = case(depth);
+            for _ in 0..50 {
+                for turns in 32..64 {
+                    descend(&mut case, turns);
+                }
+            }
+            if depth > 1 {
+                assert!(case.pieced > 0, "{} {}", case.recalled, case.pieced);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_stack_is_recalled_and_forgotten_when_code_goes() {
+        let mut case = case(64);
+        let mut turns = || {
+            (case.recalled, case.pieced) = (0, 0);
+            for _ in 0..black_box(1000) {
+                left(&mut case, 1);
+            }
+            // The compiler may call from more than one place; an entry that is wrong 64 times goes.
+            assert!(case.recalled > 800 && case.recalled + case.pieced == 1000, "{} {}", case.recalled, case.pieced);
+            case.pieced
+        };
+        assert!(turns() >= 2, "kept when missed for the second time");
+        UNWINDER.frames.retire(crate::AddrRange::new(1, 2));
+        assert!(turns() >= 1, "empty again");
     }
 }

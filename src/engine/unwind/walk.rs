@@ -173,7 +173,7 @@ impl Unwinder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::unwind::Object;
 
@@ -189,14 +189,14 @@ mod tests {
     unsafe extern "C" {
         fn _dl_find_object(pc: usize, result: *mut DlFindObject) -> i32;
     }
-    fn find(pc: usize) -> Option<Object> {
+    pub fn find(pc: usize) -> Option<Object> {
         let mut found = DlFindObject::default();
         // SAFETY: glibc fills the structure, whose layout is that of <dlfcn.h>.
         let missing = unsafe { _dl_find_object(pc, &mut found) } != 0;
         (!missing).then_some(Object { eh_frame_hdr: found.eh_frame, end: found.map[1] })
     }
 
-    static UNWINDER: Unwinder = Unwinder::new();
+    pub static UNWINDER: Unwinder = Unwinder::new();
 
     /// Compares our walk with libgcc's from the same place, return address for return address.
     #[inline(never)]
