@@ -79,13 +79,14 @@ impl Outcome {
         value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name} in `{line}`"))
     }
 
-    /// Confirmed and suspected leaks, over all scans, that the program freed later: false alarms.
+    /// Confirmed and suspected leaks, over all scans of all reports in the app's folder, that the program freed later: false
+    /// alarms.
     ///
     /// # Panics
-    /// If there is no report.
+    /// If a report cannot be read.
     #[must_use]
     pub fn freed_after_all(&self) -> (u64, u64) {
-        let text = fs::read_to_string(self.app.path(&format!("leakscan.{}", self.pid))).unwrap();
+        let text: String = self.files().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
         let checks = text.lines().filter_map(|line| line.strip_prefix("check confirmed_freed="));
         let pairs = checks.filter_map(|rest| rest.split_once(" suspected_freed="));
         pairs.fold((0, 0), |sum, (a, b)| (sum.0 + a.parse::<u64>().unwrap(), sum.1 + b.parse::<u64>().unwrap()))
