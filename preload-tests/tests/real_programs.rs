@@ -130,7 +130,10 @@ fn expect_version(command: &[&str], wanted: &str) {
 fn perl_gives_up_its_interpreter_before_what_that_holds() {
     expect_version(&["perl", "-v"], "v5.36.0");
     let script = r#"my %h; $h{$_} = [$_, "x$_"] for 1..20000; print scalar keys %h, "\n""#;
-    let outcome = App::new("perl").args(["-e", script]).run_as_bare();
+    let app = App::new("perl").args(["-e", script]);
+    // Where it is told to clean up, there is nothing.
+    app.clone().env("PERL_DESTRUCT_LEVEL", "2").run_as_bare().expect_clean();
+    let outcome = app.run_as_bare();
     assert_eq!(outcome.ok().stdout, "20000\n");
     let report = outcome.report();
     let of = |kind: &str| sum(report.leaks.iter().filter(|leak| leak.kind == kind));
