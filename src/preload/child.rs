@@ -8,6 +8,7 @@ use crate::emit::{self, Findings};
 use crate::shims::{pointer_guard, unmangled};
 use crate::snapshot::{Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
+use crate::unforked::Inherited;
 use crate::{gather, kernel, ledger, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use leakscan_engine::arena::List;
@@ -97,6 +98,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let memory = Stopped(Step::Memory, Errno::ENOMEM);
     let settings = settings::get().ok_or(memory)?;
     let options = &settings.options;
+    let inherited = Inherited::list()?;
     if sys::open(c"/proc/self", sys::O_RDONLY, 0).is_err_and(|error| error == Errno::EMFILE) {
         spare_descriptors();
     }
@@ -123,7 +125,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
         marker.root_word(word);
     }
     // SAFETY: this is the child, alone with its copy; faults are repaired.
-    unsafe { gather::roots(job, options, &mut marker, &mut found.unseen)? };
+    let all_read = unsafe { gather::roots(job, options, &inherited, &mut marker, &mut found.unseen)? };
     marker.drain();
     // SAFETY: the roots are this process's own memory still.
     let disguised = unsafe { marker.disguised(|word| unmangled(word, secret)) };
@@ -157,7 +159,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
         let size = blocks.requested(block);
         unreachable += size as u64;
         let leader = leaders.next_if(|leader| leader.block == block);
-        let sure = job.trigger == Trigger::Exit || seen_before(earlier, block, cell.0);
+        let sure = all_read && (job.trigger == Trigger::Exit || seen_before(earlier, block, cell.0));
         let stack = cell.stack().map_or(0, |id| id.get());
         let key = Key { kind: u8::from(leader.is_none()), confirmed: sure, stack };
         let fold = folds.entry(key).ok_or(memory)?;

@@ -10,6 +10,7 @@ use crate::snapshot::{Job, Way};
 use crate::state::FOREIGN_ALLOCATOR;
 use crate::stop::State;
 use crate::threads::{Fate, Stack};
+use crate::unforked::{self, Inherited};
 use crate::{own, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
@@ -35,16 +36,17 @@ struct Thread {
     tls: usize,
 }
 
-/// See the module.
+/// See the module. Gives whether all that may hold pointers was read.
 ///
 /// # Safety
 /// In the snapshot child, with its fault handler in place.
 pub unsafe fn roots<S: SizeOf>(
     job: &Job,
     options: &Options<'_>,
+    inherited: &Inherited,
     marker: &mut Marker<'_, '_, S>,
     unseen: &mut Unseen,
-) -> Result<(), Stopped> {
+) -> Result<bool, Stopped> {
     let mut text = MapsText::new();
     let text = text.read().ok_or(Stopped(Step::Maps, Errno::ENOENT))?;
     let mut pages = Pages::open().ok_or(MEMORY)?;
@@ -120,12 +122,7 @@ pub unsafe fn roots<S: SizeOf>(
     }
     let used = normalize(&mut excluded);
     // Before our own memory is left out too: this process may have mapped some where the program has what it did not fork.
-    let mut elsewhere: List<AddrRange> = List::new();
-    for range in regions::NOT_FORKED.iter() {
-        roots::subtract(range, &excluded[..used], |part| {
-            let _ = elsewhere.push(part);
-        });
-    }
+    let missing = inherited.missing(job.pid, &excluded[..used])?;
     for range in arena::own_ranges() {
         exclude(&mut excluded, range)?;
     }
@@ -189,9 +186,9 @@ pub unsafe fn roots<S: SizeOf>(
     }
     if options.use_mappings {
         closed_pages(&closed, &mut pages, marker, unseen);
-        not_forked(job.pid, &elsewhere, marker, unseen)?;
+        return unforked::read(job.pid, &missing, marker, unseen);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Where a thread's words lie.
@@ -312,50 +309,6 @@ fn granules<'m, S: SizeOf>(marker: &'m Marker<'_, '_, S>) -> impl Iterator<Item 
         last = start;
         new.then_some(AddrRange::new(start, end))
     })
-}
-
-/// Memory that the copy has not: read from the program itself, which runs on meanwhile.
-fn not_forked<S: SizeOf>(
-    pid: u32,
-    parts: &[AddrRange],
-    marker: &mut Marker<'_, '_, S>,
-    unseen: &mut Unseen,
-) -> Result<(), Stopped> {
-    const CHUNK: usize = 1 << 20;
-    let mut buffer = None;
-    let mut refused = 0;
-    for part in parts {
-        let buffer = match &mut buffer {
-            Some(buffer) => buffer,
-            none => none.insert(arena::zeroed::<u8>(CHUNK).ok_or(MEMORY)?),
-        };
-        let mut at = part.start;
-        while at < part.end {
-            let len = CHUNK.min(part.end - at);
-            match sys::read_memory(pid, at, &mut buffer[..len]) {
-                Ok(read) => {
-                    let start = buffer.as_ptr() as usize;
-                    // SAFETY: the buffer is ours.
-                    unsafe { marker.root_range(AddrRange::new(start, start + read), How::default()) };
-                }
-                // It has been unmapped.
-                Err(Errno::EFAULT) => {}
-                Err(_) => refused += len / 4096,
-            }
-            at += len;
-        }
-    }
-    unseen.add_count(
-        "not-forked",
-        refused,
-        b"pages that a fork leaves out could not be read: what they hold may be reported",
-    );
-    unseen.add_count(
-        "not-forked",
-        regions::NOT_FORKED.lost(),
-        b"ranges that a fork leaves out found no room in our list",
-    );
-    Ok(())
 }
 
 /// Pages that the program has taken every right from may still hold its pointers: read, and named.

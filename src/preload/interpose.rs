@@ -29,6 +29,13 @@ fn request(size: usize) -> usize {
     if state::FOREIGN_ALLOCATOR.load(Relaxed) { size.max(17) } else { size }
 }
 
+/// The same where the size is to be a multiple of the alignment.
+#[inline(always)]
+fn request_aligned(align: usize, size: usize) -> usize {
+    let enough = request(size);
+    if enough == size || !align.is_power_of_two() { size } else { enough.next_multiple_of(align) }
+}
+
 #[inline(always)]
 fn usable(addr: usize) -> usize {
     if state::FOREIGN_ALLOCATOR.load(Relaxed) {
@@ -243,12 +250,12 @@ pub extern "C" fn free(addr: usize, sp: usize, _fp: usize) {
 
 pub extern "C" fn free_sized(addr: usize, size: usize, sp: usize, _fp: usize) {
     dies(addr, sp);
-    real::free_sized(addr, size);
+    real::free_sized(addr, request(size));
 }
 
 pub extern "C" fn free_aligned_sized(addr: usize, align: usize, size: usize, sp: usize, _fp: usize) {
     dies(addr, sp);
-    real::free_aligned_sized(addr, align, size);
+    real::free_aligned_sized(addr, align, request_aligned(align, size));
 }
 
 /// # Safety
@@ -263,7 +270,7 @@ pub unsafe extern "C" fn posix_memalign(out: *mut usize, align: usize, size: usi
 }
 
 pub extern "C" fn aligned_alloc(align: usize, size: usize, sp: usize, fp: usize) -> usize {
-    born(real::aligned_alloc(align, size), size, Caller { sp, fp })
+    born(real::aligned_alloc(align, request_aligned(align, size)), size, Caller { sp, fp })
 }
 
 pub extern "C" fn memalign(align: usize, size: usize, sp: usize, fp: usize) -> usize {

@@ -26,6 +26,7 @@ mod stop;
 mod threads;
 mod tls;
 mod trigger;
+mod unforked;
 
 use core::ffi::c_char;
 use core::sync::atomic::Ordering::Relaxed;

@@ -159,12 +159,22 @@ impl MapsText {
 
     /// Reads the maps of this process. `None` without /proc or without memory.
     pub fn read(&mut self) -> Option<&[u8]> {
+        self.read_file(c"/proc/self/maps")
+    }
+
+    /// Reads those of another one.
+    pub fn read_of(&mut self, pid: u32) -> Option<&[u8]> {
+        let mut path = [0; 40];
+        self.read_file(sys::proc_path(&mut path, pid, b"maps"))
+    }
+
+    fn read_file(&mut self, path: &core::ffi::CStr) -> Option<&[u8]> {
         loop {
             let buffer = match self.buffer.take() {
                 Some(buffer) => buffer,
                 None => arena::zeroed(256 << 10)?,
             };
-            let read = sys::read_file(c"/proc/self/maps", buffer).ok().map(<[u8]>::len);
+            let read = sys::read_file(path, buffer).ok().map(<[u8]>::len);
             let room = buffer.len();
             if read.is_some_and(|read| read == room) {
                 let range = AddrRange::new(buffer.as_ptr() as usize, buffer.as_ptr() as usize + room);

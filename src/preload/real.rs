@@ -46,7 +46,10 @@ macro_rules! functions {
             for ((_, name), found) in ALL.iter().zip(&mut found) {
                 *found = next(name);
             }
-            forget_error();
+            // A program with a malloc of its own, but no realloc: what builds the error text mixes the two.
+            if is_interposed() {
+                forget_error();
+            }
             for ((slot, _), found) in ALL.iter().zip(found) {
                 if found != 0 {
                     slot.store(found, Relaxed);
@@ -115,14 +118,34 @@ functions! {
     DELETE_ARRAY_ALIGNED_NOTHROW, "_ZdaPvSt11align_val_tRKSt9nothrow_t";
 }
 
+/// An allocator may have operators of its own, which do not come to our malloc: they are forgotten, and those of the C++ runtime
+/// found instead at their first use, which do.
+pub fn forget_operators_in(file: AddrRange) {
+    for (slot, _) in ALL.iter().filter(|(_, name)| name.to_bytes().starts_with(b"_Z")) {
+        if file.contains(slot.load(Relaxed)) {
+            slot.store(0, Relaxed);
+        }
+    }
+}
+
 /// The C++ operator of `slot`, whose library was loaded after us and out of our sight (by a dlopen with RTLD_LOCAL).
 pub extern "C" fn late(slot: &'static AtomicUsize) -> usize {
     const NOW_AND_ONLY_IF_LOADED: c_int = 2 | 4;
+    // What the lookups allocate must not take the note of the operator that is about to be called.
+    let note = crate::tls::current().map(|thread| (thread, thread.operator.take()));
+    let found = look_up_late(slot, NOW_AND_ONLY_IF_LOADED);
+    if let Some((thread, note)) = note {
+        thread.operator.set(note);
+    }
+    found
+}
+
+fn look_up_late(slot: &'static AtomicUsize, mode: c_int) -> usize {
     let Some((_, name)) = ALL.iter().find(|(other, _)| core::ptr::eq(*other, slot)) else { return 0 };
     for library in [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"] {
         // SAFETY: dlopen and dlsym read the names. The handle is kept: the address must stay good.
         let found = unsafe {
-            let handle = dlopen(library.as_ptr(), NOW_AND_ONLY_IF_LOADED);
+            let handle = dlopen(library.as_ptr(), mode);
             if handle.is_null() { 0 } else { dlsym(handle, name.as_ptr()) as usize }
         };
         if found != 0 {

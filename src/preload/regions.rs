@@ -59,8 +59,10 @@ impl<const ROOM: usize> Ranges<ROOM> {
 
 /// Memory that the program got by sbrk itself.
 pub static SBRK: Ranges<256> = Ranges::new();
-/// Memory that the copy has not, or not as it was (MADV_DONTFORK, MADV_WIPEONFORK).
-pub static NOT_FORKED: Ranges<256> = Ranges::new();
+/// Memory that a fork wipes (MADV_WIPEONFORK).
+pub static WIPED: Ranges<256> = Ranges::new();
+/// The program keeps memory from its forks (MADV_DONTFORK).
+pub static DONTFORK: AtomicBool = AtomicBool::new(false);
 /// Another allocator's memory.
 pub static ALLOCATORS: Ranges<4096> = Ranges::new();
 
@@ -76,6 +78,7 @@ static EARLY_USED: AtomicU32 = AtomicU32::new(0);
 pub fn set_allocator(malloc: Option<usize>) {
     KNOWN.store(true, Release);
     let Some(file) = malloc.and_then(real::mapped_file) else { return };
+    real::forget_operators_in(file);
     ALLOCATOR.1.store(file.end, Relaxed);
     ALLOCATOR.0.store(file.start, Release);
     for (start, end, caller) in &EARLY {
@@ -118,9 +121,9 @@ pub extern "C" fn mapped(addr: usize, len: usize, caller: usize) -> usize {
 /// munmap: the program's.
 #[unsafe(no_mangle)]
 pub extern "C" fn munmap(addr: usize, len: usize) -> c_int {
-    if ALLOCATORS.used.load(Relaxed) != 0 {
-        ALLOCATORS.remove(AddrRange::new(addr, (addr + len).next_multiple_of(4096)));
-    }
+    let gone = AddrRange::new(addr, (addr + len).next_multiple_of(4096));
+    ALLOCATORS.remove(gone);
+    WIPED.remove(gone);
     real::munmap(addr, len)
 }
 
@@ -142,11 +145,13 @@ pub extern "C" fn grown(start: usize, increment: isize, caller: usize) -> usize 
 /// madvise: the program's; we note what a fork leaves out.
 #[unsafe(no_mangle)]
 pub extern "C" fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
-    const DONTFORK: c_int = 10;
-    const WIPEONFORK: c_int = 18;
+    const MADV_DONTFORK: c_int = 10;
+    const MADV_WIPEONFORK: c_int = 18;
     let result = real::madvise(start, len, advice);
-    if result == 0 && matches!(advice, DONTFORK | WIPEONFORK) {
-        NOT_FORKED.add(AddrRange::new(start, (start + len).next_multiple_of(4096)));
+    match advice {
+        MADV_DONTFORK if result == 0 => DONTFORK.store(true, Relaxed),
+        MADV_WIPEONFORK if result == 0 => WIPED.add(AddrRange::new(start, (start + len).next_multiple_of(4096))),
+        _ => {}
     }
     result
 }

@@ -49,7 +49,7 @@ pub unsafe fn init(environment: *const *const c_char) -> Option<&'static Setting
     // SAFETY: by this function's own contract.
     let python =
         unsafe { find(environment, b"PYTHONMALLOC=") }.is_some_and(|value| value.to_bytes().starts_with(b"malloc"));
-    PYMALLOC.store(!python && crate::real::has_pymalloc(), Relaxed);
+    PYMALLOC.store(!python && crate::real::is_interposed() && crate::real::has_pymalloc(), Relaxed);
     if !options.quiet {
         leakscan_options::parse(text, |fault| {
             let cause: &[u8] =
