@@ -8,7 +8,7 @@ use crate::emit::{self, Findings};
 use crate::shims::{pointer_guard, unmangled};
 use crate::snapshot::{Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
-use crate::unforked::Inherited;
+use crate::unforked::Copied;
 use crate::{gather, kernel, ledger, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use leakscan_engine::arena::List;
@@ -98,7 +98,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let memory = Stopped(Step::Memory, Errno::ENOMEM);
     let settings = settings::get().ok_or(memory)?;
     let options = &settings.options;
-    let inherited = Inherited::list()?;
+    let copied = Copied::take(job.pid, shared.ledger)?;
     if sys::open(c"/proc/self", sys::O_RDONLY, 0).is_err_and(|error| error == Errno::EMFILE) {
         spare_descriptors();
     }
@@ -125,7 +125,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
         marker.root_word(word);
     }
     // SAFETY: this is the child, alone with its copy; faults are repaired.
-    let all_read = unsafe { gather::roots(job, options, &inherited, &mut marker, &mut found.unseen)? };
+    let all_read = unsafe { gather::roots(job, options, &copied, &mut marker, &mut found.unseen)? };
     marker.drain();
     // SAFETY: the roots are this process's own memory still.
     let disguised = unsafe { marker.disguised(|word| unmangled(word, secret)) };

@@ -10,7 +10,7 @@ use crate::snapshot::{Job, Way};
 use crate::state::FOREIGN_ALLOCATOR;
 use crate::stop::State;
 use crate::threads::{Fate, Stack};
-use crate::unforked::{self, Inherited};
+use crate::unforked::Copied;
 use crate::{own, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
@@ -43,7 +43,7 @@ struct Thread {
 pub unsafe fn roots<S: SizeOf>(
     job: &Job,
     options: &Options<'_>,
-    inherited: &Inherited,
+    copied: &Copied,
     marker: &mut Marker<'_, '_, S>,
     unseen: &mut Unseen,
 ) -> Result<bool, Stopped> {
@@ -120,9 +120,6 @@ pub unsafe fn roots<S: SizeOf>(
     } else {
         allocator_memory(marker, &mut pages, text, |range| exclude(&mut excluded, range))?;
     }
-    let used = normalize(&mut excluded);
-    // Before our own memory is left out too: this process may have mapped some where the program has what it did not fork.
-    let missing = inherited.missing(job.pid, &excluded[..used])?;
     for range in arena::own_ranges() {
         exclude(&mut excluded, range)?;
     }
@@ -186,7 +183,7 @@ pub unsafe fn roots<S: SizeOf>(
     }
     if options.use_mappings {
         closed_pages(&closed, &mut pages, marker, unseen);
-        return unforked::read(job.pid, &missing, marker, unseen);
+        return Ok(copied.mark(marker, unseen));
     }
     Ok(true)
 }

@@ -32,6 +32,9 @@ pub struct Ledger {
     pub failed: AtomicU32,
     pub failed_step: AtomicU32,
     pub failed_errno: AtomicU32,
+    /// The child has read what a fork leaves out; the program has gone on.
+    pub copied: AtomicU32,
+    pub released: AtomicU32,
     /// A failure to write has been told on stderr.
     pub told: AtomicU32,
 }

@@ -4,13 +4,13 @@
 //! see it.
 #![allow(unsafe_code)] // clones the process
 
-use crate::child;
 use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, clone_sharing, thread_pointer};
 use crate::state::TRACKER;
 use crate::stop::{self, Crew};
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use crate::{child, unforked};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::arena;
 use leakscan_engine::sys::{self, Errno, nr};
 use leakscan_report::Trigger;
@@ -96,6 +96,8 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
         Caller { tid: sys::gettid(), sp: registers[KEPT_REGISTERS - 1], tls: thread_pointer(), registers: *registers };
     (job.pid, job.child, job.refused, job.stop_us) = (settings::PID.load(Relaxed), 0, 0, 0);
     shared.ledger.pause_us.store(0, Relaxed);
+    shared.ledger.copied.store(0, Relaxed);
+    shared.ledger.released.store(0, Relaxed);
     shared.ledger.step.store(child::Step::Clone as u32, Relaxed);
     shared.ledger.errno.store(0, Relaxed);
     job.started_ns = sys::clock_ns(sys::CLOCK_MONOTONIC);
@@ -138,8 +140,22 @@ fn clone_here(job: &mut Job, flags: usize) {
         child::run(job);
     }
     job.child = result;
+    if result > 0 && unforked::is_used() {
+        wait_for_copies();
+    }
     // Blocks born from now on are of the next interval; the others still stand.
     TRACKER.epoch.fetch_add(1, Relaxed);
+}
+
+/// The program stands still while the child reads what the clone has left out.
+fn wait_for_copies() {
+    const PATIENCE_NS: u64 = 200_000_000;
+    let Some(shared) = ledger::get() else { return };
+    let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    while shared.ledger.copied.load(Acquire) == 0 && sys::clock_ns(sys::CLOCK_MONOTONIC) - started < PATIENCE_NS {
+        sys::sleep_ns(50_000);
+    }
+    shared.ledger.released.store(1, Release);
 }
 
 const CLONE_VM: usize = 0x100;
