@@ -110,7 +110,13 @@ fn node() {
     let script = fs::read_to_string(source_path("real_node.js")).unwrap();
     let outcome = at_work(&App::new("node").arg("-e").arg(script), "go");
     let report = expect_no_live_leak(&outcome);
-    assert_eq!(sum(&report.leaks), (0, 0), "{report:?}");
+    // Its four pool threads end when OpenSSL has been cleaned up: the error state of each that has hashed stays behind.
+    let (states, others): (Vec<_>, Vec<_>) = report.leaks.iter().partition(|leak| {
+        leak.functions().contains(&"ossl_err_get_state_int") || leak.functions().contains(&"ERR_set_mark")
+    });
+    assert_eq!(sum(others), (0, 0), "{report:?}");
+    let (blocks, bytes) = sum(states);
+    assert!(blocks <= 4 && bytes == blocks * 904, "{report:?}");
 }
 
 /// Its end gives up what the interpreter held; before that there is nothing.
