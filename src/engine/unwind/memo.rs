@@ -269,6 +269,7 @@ impl Unwinder {
         Pieced { hash: trace.hash, traced: true, entry: None }
     }
 
+    #[allow(clippy::too_many_arguments)] // those of a walk, and where to keep it
     /// Walks from a state, and keeps what it finds if the state was missed before. Gives the entry.
     unsafe fn fill(
         &self,
