@@ -90,13 +90,6 @@ impl App {
         self
     }
 
-    /// Starts it by another command, which gets it as its last arguments: `["setpriv", "--reuid=1000"]`.
-    #[must_use]
-    pub fn run_by<T: AsRef<OsStr>>(mut self, command: impl IntoIterator<Item = T>) -> Self {
-        self.run_by = command.into_iter().map(|word| word.as_ref().to_owned()).collect();
-        self
-    }
-
     /// Runs it as the user nobody, from copies of its file and of the library that nobody may read. For root only.
     ///
     /// # Panics

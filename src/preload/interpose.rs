@@ -109,7 +109,8 @@ fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
                 UNWINDER.walk(start, own, depth, &thread.nodes, trace);
                 thread.remembered(trace.hash).and_then(StackId::new).or_else(|| intern(thread, trace))
             }
-            Some(memo) => {
+            Some(mut memo) => {
+                let memo = memo.as_mut();
                 let id = UNWINDER.recall(memo, start, depth).or_else(|| pieced(thread, memo, start, depth, trace));
                 if state::UNWIND_CHECK.load(Relaxed) != 0 {
                     UNWINDER.walk(start, own, depth, &thread.nodes, trace);

@@ -7,6 +7,7 @@
 use crate::shims::{set_thread_word, thread_pointer, thread_word};
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use leakscan_engine::arena::{self, Zeroed};
 use leakscan_engine::lock::Lock;
@@ -65,21 +66,14 @@ const MEMOS: u32 = 1024;
 static MEMOS_MADE: AtomicU32 = AtomicU32::new(0);
 
 impl Thread {
-    /// The thread's memo of stacks.
-    ///
-    /// # Safety
-    /// The caller is the thread, and holds `walking`.
+    /// The thread's memo of stacks: never unmapped, and only for the thread itself, while it holds `walking`.
     #[inline]
-    pub unsafe fn memo(&self) -> Option<&mut Memo> {
-        match self.memo.get() {
-            0 => self.warm_up(),
-            // SAFETY: the word holds the address of a memo of this thread's, never unmapped; `walking` keeps others away.
-            memo => Some(unsafe { &mut *(memo as *mut Memo) }),
-        }
+    pub fn memo(&self) -> Option<NonNull<Memo>> {
+        NonNull::new(self.memo.get() as *mut Memo).or_else(|| self.warm_up())
     }
 
     #[inline(never)]
-    fn warm_up(&self) -> Option<&'static mut Memo> {
+    fn warm_up(&self) -> Option<NonNull<Memo>> {
         let stacks = self.stacks.get() + 1;
         if !RETURN_BELOW_CFA || stacks < WARM {
             self.stacks.set(stacks);
@@ -92,7 +86,8 @@ impl Thread {
         }
         MEMOS_MADE.fetch_add(1, Relaxed);
         let [memo] = arena::zeroed::<Memo>(1)? else { return None };
-        self.memo.set(core::ptr::from_mut(memo) as usize);
+        let memo = NonNull::from(memo);
+        self.memo.set(memo.as_ptr() as usize);
         Some(memo)
     }
 
