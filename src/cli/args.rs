@@ -36,11 +36,8 @@ pub enum When {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a program under leakscan and show its leaks when it ends
     Run(Run),
-    /// Ask a running program for a scan now, and show it
     Scan(Scan),
-    /// Show reports: as text, as JSON, or as folded stacks for a flame graph
     Report(ReportCommand),
     /// Tell what will work here, or for a running process
     Doctor(Doctor),
@@ -51,6 +48,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Run a program under leakscan and show its leaks when it ends",
     long_about = "Run a program under leakscan and show its leaks when it ends.\n\n\
         Loads libleakscan.so (LEAKSCAN_LIB, or the one beside leakscan) into the program and whatever it starts, passes \
         signals on (on SIGINT, SIGTERM and SIGHUP asks for a last scan first), and ends as the program does. The report \
@@ -145,9 +143,11 @@ fn check(name: &str, value: &str) -> Result<String, String> {
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Ask a running program for a scan now, and show it",
     long_about = "Ask a running program for a scan now, and show it.\n\n\
         The program must have been started with libleakscan.so. It is asked by a signal and answers within a second even \
-        where it is idle; it is not stopped for longer than it takes to copy its state.",
+        where it is idle; it is not stopped for longer than it takes to copy its state. The system call in which the thread waits \
+        that takes the signal may return EINTR.",
     after_help = EXIT
 )]
 pub struct Scan {
@@ -169,6 +169,7 @@ pub struct Scan {
 
 #[derive(Debug, Args)]
 #[command(
+    about = "Show reports: as text, as JSON, or as folded stacks for a flame graph",
     long_about = "Show reports: as text, as JSON (docs/report.schema.json), or as folded stacks for a flame graph.\n\n\
         Reports lie where log_path says, /tmp/leakscan.PID by default. They can be read on another machine: see --sysroot \
         and --debug-dir.",

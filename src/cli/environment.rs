@@ -96,11 +96,15 @@ fn preload(library: &Path, others: Option<OsString>) -> OsString {
     text
 }
 
+/// Where a process's report is to be.
+pub fn report_of(pid: u32, environment: &Environment) -> String {
+    environment.log_path.replace("%p", &pid.to_string()).replace("%e", "*").replace("%%", "%")
+}
+
 /// Reasons for which the program itself left no report, likeliest first.
 pub fn why_no_report(pid: u32, status: ExitStatus, environment: &Environment) -> Vec<String> {
     let folder = logpath::folder(&environment.log_path);
-    let path = environment.log_path.replace("%p", &pid.to_string()).replace("%e", "*").replace("%%", "%");
-    let mut lines = vec![format!("the program left no report at {path}")];
+    let mut lines = vec![format!("the program left no report at {}", report_of(pid, environment))];
     if rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_err() {
         lines.push(format!("  {} cannot be written to; see --log-path", folder.display()));
     } else if status.signal().is_some() {

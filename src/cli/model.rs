@@ -96,7 +96,8 @@ pub struct Leak {
     pub first_scan: u32,
     /// Against the scan before; in the first scan, against nothing.
     pub delta: Change,
-    /// Against the first scan of the file.
+    /// Against the first scan of the file: of a confirmed leak's stack as a whole, since its blocks may be direct in one scan
+    /// and indirect in the next, and suspected before they are confirmed.
     pub growth: Change,
 }
 
@@ -216,6 +217,8 @@ struct Builder {
     /// The file's stack number -> place in [`Report::stacks`].
     stacks: HashMap<u32, usize>,
     history: HashMap<(Kind, u32), History>,
+    /// What a stack has lost in the file's first scan.
+    at_first: HashMap<u32, Totals>,
     /// How many scans are in `history`.
     scans: usize,
 }
@@ -224,8 +227,6 @@ struct Builder {
 #[derive(Clone, Copy)]
 struct History {
     first_number: u32,
-    /// In the file's first scan.
-    at_first: Totals,
     last: Totals,
     last_scan: usize,
 }
@@ -295,18 +296,25 @@ impl Builder {
                 suspected.add(row);
             }
         }
+        let mut lost: HashMap<u32, Totals> = HashMap::new();
+        for row in rows.iter().filter(|row| row.kind != Kind::Possible) {
+            lost.entry(row.stack).or_default().add(row);
+        }
         let this = self.scans;
         let leaks = rows.iter().map(|row| {
             let key = (row.kind, row.stack);
             let (all, suspected) = now[&key];
             let past = self.history.get(&key);
             let before = past.filter(|past| past.last_scan + 1 == this).map_or(Totals::default(), |past| past.last);
-            let at_first = past.map_or(Totals::default(), |past| past.at_first);
             // A suspected block is one that the scan before did not have, so what is new is its row's, and the
             // confirmed row's change is what became of the blocks that were there.
+            let fresh = Totals::of(row).less(Totals::default());
             let (delta, growth) = match row.status {
-                Status::Suspected => (Totals::of(row).less(Totals::default()), Totals::of(row).less(Totals::default())),
-                Status::Confirmed => (all.minus(suspected).less(before), all.minus(suspected).less(at_first)),
+                Status::Suspected => (fresh, fresh),
+                Status::Confirmed => {
+                    let of = |totals: &HashMap<u32, Totals>| totals.get(&row.stack).copied().unwrap_or_default();
+                    (all.minus(suspected).less(before), of(&lost).less(of(&self.at_first)))
+                }
             };
             let growth = if this == 0 { Change::default() } else { growth };
             let stack = match row.stack {
@@ -329,10 +337,12 @@ impl Builder {
         });
         let leaks = leaks.collect();
         for (key, (all, _)) in now {
-            let at_first = if this == 0 { all } else { Totals::default() };
-            let fresh = History { first_number: number, at_first, last: all, last_scan: this };
+            let fresh = History { first_number: number, last: all, last_scan: this };
             let past = self.history.entry(key).or_insert(fresh);
             (past.last, past.last_scan) = (all, this);
+        }
+        if this == 0 {
+            self.at_first = lost;
         }
         self.scans += 1;
         leaks

@@ -34,7 +34,7 @@ fn changes(scan: &Scan) -> Vec<(Kind, Status, u32, i64, i64)> {
 fn changes_are_against_the_scan_before_and_the_first_and_add_up() {
     let report = three_scans().report();
     assert_eq!(changes(&report.scans[0]), [(Direct, Suspected, 1, 2, 0)]);
-    let second = [(Direct, Confirmed, 1, 0, 0), (Direct, Suspected, 1, 3, 300), (Indirect, Suspected, 2, 1, 10)];
+    let second = [(Direct, Confirmed, 1, 0, 300), (Direct, Suspected, 1, 3, 300), (Indirect, Suspected, 2, 1, 10)];
     assert_eq!(changes(&report.scans[1]), second);
     assert_eq!(changes(&report.scans[2]), [(Direct, Confirmed, 1, 4, 700), (Indirect, Confirmed, 3, 1, 5)]);
 }

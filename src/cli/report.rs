@@ -35,6 +35,12 @@ pub fn main(args: &ReportCommand, color: When) -> Result<u8, String> {
     let many = args.files.len() > 1;
     let refs: Vec<_> = reports.iter().collect();
     print(&refs, args.scan, &args.view, &Places::from(&args.places), color, many)?;
+    if args.fail.fail_on_leak {
+        for report in reports.iter().filter(|report| report.scans.is_empty()) {
+            eprintln!("leakscan: {}: --fail-on-leak: no whole scan stands in it", report.path.display());
+            failed = true;
+        }
+    }
     let leaks = reports.iter().any(|report| report.scan(args.scan).is_some_and(model::Scan::has_confirmed_leaks));
     Ok(if failed {
         TROUBLE

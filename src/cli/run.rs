@@ -74,6 +74,14 @@ fn run(args: &Run, color: When) -> Result<u8, (String, u8)> {
     if args.fail.fail_on_leak && reports.iter().any(Report::has_confirmed_leaks) {
         return Ok(args.fail.exitcode);
     }
+    let scanned = reports.iter().any(|report| report.process.pid == pid && !report.scans.is_empty());
+    if args.fail.fail_on_leak && !scanned && status.success() {
+        let path = environment::report_of(pid, &environment);
+        return Err(own(format!(
+            "--fail-on-leak: nothing is known of {}: no whole scan stands in {path}",
+            name_of(args)
+        )));
+    }
     Ok(match (status.code(), status.signal()) {
         (Some(code), _) => u8::try_from(code).unwrap_or(1),
         (None, signal) => u8::try_from(128 + signal.unwrap_or(0)).unwrap_or(OWN_FAILURE),
@@ -92,9 +100,7 @@ fn attend(child: &mut Child, events: &Events) -> io::Result<ExitStatus> {
     loop {
         match events.next() {
             Event::Ended => return child.wait(),
-            // The terminal has sent it to the program as well; a second one would count twice ("press ^C again to quit").
-            Event::Signal { by_terminal: true, .. } if shares_our_group(pid) => {}
-            Event::Signal { number, .. } => {
+            Event::Signal { number, by_terminal } => {
                 // Only once: who sends a second one is in a hurry.
                 if ENDING.contains(&number) && !asked {
                     asked = true;
@@ -102,7 +108,10 @@ fn attend(child: &mut Child, events: &Events) -> io::Result<ExitStatus> {
                     // Without an answer the program is still to get its signal.
                     target.and_then(|target| target.scan(Duration::from_secs(2), |_| ())).ok();
                 }
-                sys::kill(child.id(), number).ok();
+                // The terminal has sent it to the program as well; a second one would count twice ("press ^C again to quit").
+                if !(by_terminal && shares_our_group(pid)) {
+                    sys::kill(child.id(), number).ok();
+                }
             }
         }
     }

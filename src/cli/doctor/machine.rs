@@ -32,9 +32,10 @@ fn glibc() -> Finding {
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
     match (numbers.next().flatten(), numbers.next().flatten()) {
         (Some(major), Some(minor)) if (major, minor) >= (2, 35) => ok("glibc", version),
-        (Some(_), Some(_)) => {
-            warn("glibc", format!("{version} is older than 2.35: stacks of new code cost more to record"))
-        }
+        (Some(_), Some(_)) => warn(
+            "glibc",
+            format!("{version} is older than 2.35: stacks are recorded only as far as frame pointers lead"),
+        ),
         _ => warn("glibc", "its version is not known (ldd --version tells none); leakscan needs glibc"),
     }
 }

@@ -93,6 +93,39 @@ fn fail_on_leak_changes_the_status_only_where_something_leaks() {
 }
 
 #[test]
+fn fail_on_leak_does_not_pass_where_nothing_was_scanned() {
+    let place = Place::new();
+    let run = |args: &[&str]| place.leakscan(args).env("STUB", "silent").output().unwrap();
+    let output = run(&["run", "--quiet", "--fail-on-leak", "--", "true"]);
+    assert_eq!(code(&output), 125);
+    assert!(
+        text(&output.stderr).contains("nothing is known of true: no whole scan stands in "),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(code(&run(&["run", "--quiet", "--", "true"])), 0);
+    assert_eq!(code(&run(&["run", "--quiet", "--fail-on-leak", "--", "false"])), 1, "the program's own failure");
+    let cut = "leakscan report 1\nprocess pid=1 ppid=1 start=1 version=x run=-\ncommand exe=/x args=x\noptions set=\nscan 1 trig";
+    let file = std::env::temp_dir().join(format!("leakscan-cut-{}", std::process::id()));
+    std::fs::write(&file, cut).unwrap();
+    let path = file.to_str().unwrap();
+    assert_eq!(code(&place.run(&["report", path])), 0);
+    let output = place.run(&["report", "--fail-on-leak", path]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(code(&output), 2);
+    assert!(text(&output.stderr).contains("--fail-on-leak: no whole scan stands in it"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn long_help_is_shown() {
+    let place = Place::new();
+    for (command, says) in [("run", "LEAKSCAN_LIB"), ("scan", "EINTR"), ("report", "docs/report.schema.json")] {
+        let help = place.run(&[command, "--help"]);
+        assert!(text(&help.stdout).contains(says), "{command}: {}", text(&help.stdout));
+    }
+}
+
+#[test]
 fn every_process_of_a_run_is_named_and_reported() {
     let place = Place::new();
     let report = place.path("out");
