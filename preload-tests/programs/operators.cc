@@ -130,6 +130,7 @@ static NOINLINE void mismatches() {
     delete_array(plain());
     delete_plain(malloc(10));
     delete_aligned(malloc(10));
+    free(plain());
     delete_plain(plain());
     delete_array(array());
 }

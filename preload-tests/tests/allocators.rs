@@ -20,6 +20,7 @@ fn every_entry_point_over_another_allocator() {
         "reallocarray",
         "posix_memalign",
         "posix_memalign_of_pages",
+        "aligned_alloc",
         "memalign",
         "valloc",
         "strdup",
@@ -34,6 +35,20 @@ fn every_entry_point_over_another_allocator() {
             entry("release").run().expect_clean();
         }
     }
+}
+
+/// Debian's jemalloc, which redis-server brings: it has operators of its own that do not come to malloc.
+#[test]
+fn operators_of_another_allocator() {
+    let over_jemalloc = |form: &str, fate: &str| {
+        program("operators.cc").args([form, fate]).preload_after("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2")
+    };
+    for form in ["plain", "array", "nothrow", "array_nothrow", "direct_call"] {
+        over_jemalloc(form, "lose").run().expect_leaks(1, 1337);
+        over_jemalloc(form, "keep").run().expect_clean();
+        over_jemalloc(form, "delete").run().expect_clean();
+    }
+    over_jemalloc("containers", "").run_as_bare().expect_clean();
 }
 
 #[test]

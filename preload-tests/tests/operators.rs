@@ -73,7 +73,7 @@ fn blocks_freed_by_another_family_are_counted() {
     outcome.expect_clean();
     let report = outcome.report();
     let counted = report.last().unseen.iter().find(|unseen| unseen.what == "mismatch").map(|unseen| unseen.count);
-    assert_eq!(counted, Some(4), "{report:?}");
+    assert_eq!(counted, Some(5), "{report:?}");
 }
 
 #[test]

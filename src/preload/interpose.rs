@@ -226,13 +226,13 @@ fn dies(addr: usize, sp: usize) {
         return;
     }
     let cell = TRACKER.on_free(addr);
-    if let Some(thread) = tls::current()
-        && let Some(operator) = thread.operator.take()
-        && operator.deletes
-        && operator.sp == sp
-        && let Some(cell) = cell
-    {
-        mismatch(cell, operator.family);
+    let Some(cell) = cell else { return };
+    match tls::current().and_then(|thread| thread.operator.take()) {
+        Some(operator) if operator.deletes && operator.sp == sp => mismatch(cell, operator.family),
+        // An operator delete that calls free from a frame of its own says nothing of the family.
+        Some(operator) if operator.deletes => {}
+        _ if cell.family() != Family::Malloc => mismatch(cell, Family::Malloc),
+        _ => {}
     }
 }
 
