@@ -147,6 +147,8 @@ fn first() -> Option<&'static Thread> {
     thread.stack.set(guess_stack(tid));
     thread.ticks.set(crate::trigger::TICKS);
     thread.rounds.set(0);
+    // Short threads after each other, in one block, are short threads.
+    thread.stacks.set(0);
     arm(thread);
     set_thread_word(core::ptr::from_ref(thread) as usize);
     Some(thread)
