@@ -85,6 +85,17 @@ fn python3() {
     }
 }
 
+/// The child takes new locks for those that another thread of its parent might have held, and gives up the old ones.
+#[test]
+fn python3_forked() {
+    expect_version(&["/usr/bin/python3", "--version"], "3.11.");
+    let script = "import os\npid = os.fork()\nif pid: os.waitpid(pid, 0); print(pid)";
+    let outcome = App::new("/usr/bin/python3").args(["-c", script]).run();
+    outcome.expect_clean();
+    let report = outcome.report_of(outcome.stdout.trim().parse().unwrap());
+    assert_eq!((report.total(), report.total_through("PyThread_allocate_lock")), ((5, 160), (5, 160)), "{report:?}");
+}
+
 #[test]
 fn sqlite3() {
     let app = App::new("sqlite3").arg("-batch").arg("readings.db");
