@@ -1,5 +1,5 @@
 // Loses a block of 1337 bytes, says `up`, and waits in the way that the first argument names for a line. A further line ends
-// it. With `busy` it allocates all the while.
+// it. A second argument is a number of MiB to hold meanwhile. With `busy` it allocates all the while.
 #include "test.h"
 #include <poll.h>
 #include <pthread.h>
@@ -32,6 +32,9 @@ int main(int count, char **words) {
     check(count >= 2);
     const char *way = words[1];
     below(lose);
+    static void *volatile held;
+    size_t size = count > 2 ? (size_t)atoi(words[2]) << 20 : 0;
+    if (size) held = memset(malloc(size), 1, size);
     say("up");
     pthread_t thread;
     if (is(way, "read")) {

@@ -153,3 +153,16 @@ fn the_programs_own_call() {
         assert_eq!(bare.ok().stdout, "loaded 0, scanned 0, scanned 0\n", "{name}");
     }
 }
+
+#[test]
+fn a_scan_that_is_asked_for_while_another_one_ends_is_made() {
+    // A copy of so much memory takes its time to go when its scan is done, and the program does nothing that would remind it.
+    let mut app = program("idle.c").args(["read", "300"]).start();
+    assert_eq!(app.line(), "up");
+    for number in 1..=12 {
+        let report = app.scan();
+        assert_eq!((report.scans.len(), report.total()), (number, (1, 1337)), "{report:?}");
+    }
+    app.say("on");
+    app.finish().expect_leaks(1, 1337);
+}

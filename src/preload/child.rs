@@ -8,9 +8,10 @@ use crate::emit::{self, Findings};
 use crate::shims::{pointer_guard, unmangled};
 use crate::snapshot::{Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
+use crate::stop;
 use crate::unforked::Copied;
 use crate::{gather, kernel, ledger, real, settings, tls};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::arena::List;
 use leakscan_engine::record::live_map::Cell;
 use leakscan_engine::record::sampler::weight;
@@ -49,17 +50,27 @@ static REPAIRED: AtomicU64 = AtomicU64::new(0);
 pub fn run(job: &mut Job) -> ! {
     let status = match ledger::get() {
         None => Step::Memory as u32,
-        Some(shared) => match scan(job, &shared) {
-            Ok(()) => {
-                shared.ledger.step.store(Step::Done as u32, Relaxed);
-                0
+        Some(shared) => {
+            let status = match scan(job, &shared) {
+                Ok(()) => {
+                    shared.ledger.step.store(Step::Done as u32, Relaxed);
+                    0
+                }
+                Err(Stopped(step, error)) => {
+                    shared.ledger.step.store(step as u32, Relaxed);
+                    shared.ledger.errno.store(error.0 as u32, Relaxed);
+                    step as u32
+                }
+            };
+            // In this order here, and the other one where a scan is asked for: one of the two sees the other.
+            shared.ledger.over.store(1, SeqCst);
+            if shared.ledger.pending.load(SeqCst) != 0 {
+                let signal = stop::signal::number() as usize;
+                // SAFETY: asks the program for a scan, as `leakscan scan` does.
+                let _ = unsafe { sys::call(nr::KILL, [job.pid as usize, signal, 0, 0, 0, 0]) };
             }
-            Err(Stopped(step, error)) => {
-                shared.ledger.step.store(step as u32, Relaxed);
-                shared.ledger.errno.store(error.0 as u32, Relaxed);
-                step as u32
-            }
-        },
+            status
+        }
     };
     loop {
         // SAFETY: ends this process.
@@ -86,6 +97,13 @@ impl SizeOf for Sizes {
     fn requested(&self, addr: usize, cell: Cell) -> usize {
         let usable = self.usable(addr, cell);
         TRACKER.requested(addr, cell, usable).unwrap_or(usable)
+    }
+
+    #[inline(always)]
+    fn both(&self, addr: usize, cell: Cell) -> (usize, usize) {
+        let usable = self.usable(addr, cell);
+        let requested = TRACKER.requested(addr, cell, usable).unwrap_or(usable);
+        (requested, if USES_SLACK.load(Relaxed) { usable } else { requested })
     }
 
     fn extent(&self, addr: usize, cell: Cell) -> usize {

@@ -32,6 +32,10 @@ pub struct Ledger {
     pub failed: AtomicU32,
     pub failed_step: AtomicU32,
     pub failed_errno: AtomicU32,
+    /// The child has done what it will do, well or not; it only has to end.
+    pub over: AtomicU32,
+    /// A scan was asked for meanwhile: the child asks for it again at its end, since an idle program would not.
+    pub pending: AtomicU32,
     /// The child has read what a fork leaves out; the program has gone on.
     pub copied: AtomicU32,
     pub released: AtomicU32,

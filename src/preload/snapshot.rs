@@ -96,6 +96,7 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
         Caller { tid: sys::gettid(), sp: registers[KEPT_REGISTERS - 1], tls: thread_pointer(), registers: *registers };
     (job.pid, job.child, job.refused, job.stop_us) = (settings::PID.load(Relaxed), 0, 0, 0);
     shared.ledger.pause_us.store(0, Relaxed);
+    shared.ledger.over.store(0, Relaxed);
     shared.ledger.copied.store(0, Relaxed);
     shared.ledger.released.store(0, Relaxed);
     shared.ledger.step.store(child::Step::Clone as u32, Relaxed);

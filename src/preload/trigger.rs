@@ -2,9 +2,10 @@
 #![allow(unsafe_code)] // hands registers to the snapshot; signal masks
 
 use crate::shims::with_registers;
-use crate::{settings, snapshot};
+use crate::{ledger, settings, snapshot};
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
 };
 use leakscan_engine::sys::{self, nr};
 use leakscan_report::Trigger;
@@ -84,10 +85,12 @@ pub fn request(trigger: Trigger) -> bool {
     let mut made = false;
     if held {
         reap(waits);
-        if CHILD.load(Relaxed) != 0 {
-            // Still at it: not doubled. One that was asked for comes behind it.
-            PENDING.store(trigger == Trigger::Signal, Relaxed);
-        } else {
+        if CHILD.load(Relaxed) != 0 && trigger == Trigger::Signal {
+            // Still at it: not doubled. This one comes behind it, when the child asks for it again; or now, if the child only has
+            // to end.
+            defer();
+        }
+        if CHILD.load(Relaxed) == 0 {
             made = scan(trigger);
             if waits {
                 reap(true);
@@ -96,10 +99,22 @@ pub fn request(trigger: Trigger) -> bool {
         set_due();
         BUSY.store(false, Release);
     } else if trigger == Trigger::Signal {
-        PENDING.store(true, Relaxed);
+        PENDING.store(true, SeqCst);
+    }
+    // Asked for by a signal while this thread was at work here.
+    if PENDING.load(SeqCst) && !BUSY.load(SeqCst) && PENDING.swap(false, SeqCst) {
+        made |= request(Trigger::Signal);
     }
     restore_signals(mask);
     made
+}
+
+fn defer() {
+    let Some(shared) = ledger::get() else { return };
+    shared.ledger.pending.store(1, SeqCst);
+    if shared.ledger.over.load(SeqCst) != 0 {
+        reap(true);
+    }
 }
 
 /// The last scan: after it no other is made. For the end of the process, whichever way it is found out first.
@@ -115,6 +130,9 @@ pub fn last() {
 }
 
 fn scan(trigger: Trigger) -> bool {
+    if let Some(shared) = ledger::get() {
+        shared.ledger.pending.store(0, Relaxed);
+    }
     let mut taken = Taken { trigger, child: None };
     // SAFETY: `take` gets the address of `taken`, which outlives the call.
     unsafe { with_registers(&raw mut taken as usize, take) };

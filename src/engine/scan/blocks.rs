@@ -28,6 +28,11 @@ pub trait SizeOf {
     fn extent(&self, addr: usize, cell: Cell) -> usize {
         self.requested(addr, cell)
     }
+
+    /// Requested size and extent.
+    fn both(&self, addr: usize, cell: Cell) -> (usize, usize) {
+        (self.requested(addr, cell), self.extent(addr, cell))
+    }
 }
 
 /// Where in a block a pointer points.
@@ -97,6 +102,12 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
 
     pub fn requested(&self, addr: usize) -> usize {
         self.live.get(addr).map_or(0, |cell| self.sizes.requested(addr, cell))
+    }
+
+    /// Requested size and extent.
+    #[inline(always)]
+    pub fn both(&self, addr: usize) -> (usize, usize) {
+        self.live.get(addr).map_or((0, 0), |cell| self.sizes.both(addr, cell))
     }
 
     pub fn extent(&self, addr: usize) -> usize {

@@ -217,12 +217,12 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         self.flush();
         loop {
             while let Some(block) = self.frontier.pop() {
-                let size = self.blocks.requested(block);
+                let (size, extent) = self.blocks.both(block);
                 self.reached.add(size);
                 if self.possible {
                     self.possibly.add(size);
                 }
-                let end = block + self.blocks.extent(block);
+                let end = block + extent;
                 let mut at = block;
                 while at + 8 <= end {
                     // SAFETY: the live map says that the program owns the block, and the allocator how long it is.
