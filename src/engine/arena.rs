@@ -28,6 +28,18 @@ pub fn map(len: usize) -> Option<AddrRange> {
     map_as(len, sys::MAP_PRIVATE)
 }
 
+/// The same in large pages where the kernel has some: what was mapped, and from where on `len` bytes may be used. For memory that
+/// will be used throughout, since a large page is there as a whole at its first touch.
+pub fn map_large(len: usize) -> Option<(AddrRange, usize)> {
+    const LARGE: usize = 2 << 20;
+    const MADV_HUGEPAGE: usize = 14;
+    let mapped = map(len.checked_add(LARGE)?)?;
+    let start = mapped.start.next_multiple_of(LARGE);
+    // SAFETY: advice on memory of our own; where it is not taken, pages are small.
+    let _ = unsafe { sys::call(sys::nr::MADVISE, [start, len & !(LARGE - 1), MADV_HUGEPAGE, 0, 0, 0]) };
+    Some((mapped, start))
+}
+
 /// The same, shared with child processes.
 pub fn map_shared(len: usize) -> Option<AddrRange> {
     map_as(len, sys::MAP_SHARED)

@@ -67,6 +67,7 @@ pub mod nr {
     pub const UNSHARE: usize = 97;
     pub const MEMFD_CREATE: usize = 279;
     pub const GETCWD: usize = 17;
+    pub const MADVISE: usize = 233;
     pub const CLOSE_RANGE: usize = 436;
 }
 

@@ -67,6 +67,7 @@ pub mod nr {
     pub const UNSHARE: usize = 272;
     pub const MEMFD_CREATE: usize = 319;
     pub const GETCWD: usize = 79;
+    pub const MADVISE: usize = 28;
     pub const CLOSE_RANGE: usize = 436;
 }
 
