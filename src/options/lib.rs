@@ -70,6 +70,8 @@ options! {
     log_path: str = Type::Text, "/tmp/leakscan.%p", "the report file; %p is the pid, %e the program's name, %% a percent sign";
     quiet: bool = Type::Switch, "0", "never write to stderr, not even when the report cannot be written";
     follow: bool = Type::Switch, "1", "1: programs that this one starts are watched too; 0: take us out of their environment";
+    deepbind: bool = Type::Switch, "1",
+        "1: RTLD_DEEPBIND stays as the program gives it to dlopen; 0: taken out, so that such a library's blocks are seen";
     use_globals: bool = Type::Switch, "1", "roots: data of the program and its libraries";
     use_stacks: bool = Type::Switch, "1", "roots: thread stacks";
     use_registers: bool = Type::Switch, "1", "roots: registers, vector registers included";

@@ -10,7 +10,7 @@ use crate::snapshot::{Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop;
 use crate::unforked::Copied;
-use crate::{gather, kernel, ledger, real, settings, tls};
+use crate::{deepbind, gather, kernel, ledger, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::arena::List;
 use leakscan_engine::record::live_map::Cell;
@@ -157,6 +157,15 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     if starved {
         return Err(memory);
     }
+    // SAFETY: as above.
+    let bypassed = unsafe { deepbind::mark_freed(&mut blocks) }.ok_or(memory)?;
+    found.unseen.add_count("bypassed", bypassed, b"blocks were freed past us: neither live nor leaked");
+    let past = deepbind::LOADED.load(Relaxed) as usize;
+    found.unseen.add_count(
+        "deepbind",
+        past,
+        b"libraries loaded so that their malloc does not come to us (RTLD_DEEPBIND, dlmopen): not seen; deepbind=0 may show it",
+    );
 
     let mean = options.sample;
     let mut folds = Folds::default();
@@ -210,7 +219,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     );
 
     let stats = &mut found.stats;
-    (stats.live_blocks, stats.live_bytes) = (blocks.count as u64, reached.bytes + unreachable);
+    (stats.live_blocks, stats.live_bytes) = ((blocks.count - bypassed) as u64, reached.bytes + unreachable);
     (stats.reachable_blocks, stats.reachable_bytes) = (reached.blocks, reached.bytes);
     (stats.possible_blocks, stats.possible_bytes) = (possibly.blocks, possibly.bytes);
     (stats.direct_blocks, stats.direct_bytes) = (direct.blocks, direct.bytes);

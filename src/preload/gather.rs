@@ -11,7 +11,7 @@ use crate::state::FOREIGN_ALLOCATOR;
 use crate::stop::State;
 use crate::threads::{Fate, Stack};
 use crate::unforked::Copied;
-use crate::{own, regions, threads};
+use crate::{deepbind, own, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -110,6 +110,8 @@ pub unsafe fn roots<S: SizeOf>(
     }
     unseen.add_count("thread", missed, b"were not found when the others were stopped; their stacks were taken whole");
     let foreign = FOREIGN_ALLOCATOR.load(Relaxed);
+    // glibc's memory, where libraries may have blocks that did not come to us.
+    let mut shared: List<AddrRange> = List::new();
     if foreign {
         for range in regions::ALLOCATORS.iter() {
             exclude(&mut excluded, range)?;
@@ -118,7 +120,13 @@ pub unsafe fn roots<S: SizeOf>(
             exclude(&mut excluded, granule)?;
         }
     } else {
-        allocator_memory(marker, &mut pages, text, |range| exclude(&mut excluded, range))?;
+        let apart = deepbind::LOADED.load(Relaxed) != 0;
+        let heap = maps::parse(text).filter(|mapping| apart && mapping.path == b"[heap]");
+        heap.for_each(|mapping| _ = shared.push(mapping.range));
+        allocator_memory(marker, &mut pages, text, |range| {
+            let _ = apart && shared.push(range);
+            exclude(&mut excluded, range)
+        })?;
     }
     for range in arena::own_ranges() {
         exclude(&mut excluded, range)?;
@@ -182,6 +190,10 @@ pub unsafe fn roots<S: SizeOf>(
         return Err(MEMORY);
     }
     if options.use_mappings {
+        for &range in shared.iter() {
+            // SAFETY: glibc's memory, as it was found; faults are repaired.
+            unsafe { deepbind::root_gaps(marker, &mut pages, range) }.ok_or(MEMORY)?;
+        }
         closed_pages(&closed, &mut pages, marker, unseen);
         return Ok(copied.mark(marker, unseen));
     }

@@ -7,6 +7,7 @@
 
 mod check;
 mod child;
+mod deepbind;
 mod doorplate;
 mod emit;
 mod gather;

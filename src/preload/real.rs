@@ -90,6 +90,8 @@ functions! {
     FREE_ALIGNED_SIZED, "free_aligned_sized";
     PTHREAD_CREATE, "pthread_create";
     DLCLOSE, "dlclose";
+    DLOPEN, "dlopen";
+    DLMOPEN, "dlmopen";
     UNDERSCORE_EXIT, "_exit";
     SBRK, "sbrk";
     MADVISE, "madvise";

@@ -164,6 +164,47 @@ export_growth! {
     "sbrk" => crate::regions::sbrk, "x0", crate::regions::grown;
 }
 
+/// dlopen and dlmopen: look at the mode, and jump to the real one, which depends on its caller's address.
+macro_rules! export_open {
+    ($($name:literal, $real:ident, $mode:literal => $look:path;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    ".cfi_startproc",
+                    "stp x29, x30, [sp, #-48]!",
+                    ".cfi_def_cfa_offset 48", ".cfi_offset 29, -48", ".cfi_offset 30, -40",
+                    "mov x29, sp",
+                    "stp x0, x1, [sp, #16]",
+                    "str x2, [sp, #32]",
+                    concat!("mov w1, ", $mode),
+                    "bl {look}",
+                    "mov w9, w0",
+                    "ldp x0, x1, [sp, #16]",
+                    "ldr x2, [sp, #32]",
+                    concat!("mov ", $mode, ", w9"),
+                    "ldp x29, x30, [sp], #48",
+                    ".cfi_def_cfa_offset 0", ".cfi_restore 29", ".cfi_restore 30",
+                    "adrp x9, {real}",
+                    "ldr x9, [x9, :lo12:{real}]",
+                    "br x9",
+                    ".cfi_endproc",
+                    look = sym $look,
+                    real = sym crate::real::$real
+                )
+            }
+        };)+
+    };
+}
+
+export_open! {
+    "dlopen", DLOPEN, "w1" => crate::deepbind::opening;
+    "dlmopen", DLMOPEN, "w2" => crate::deepbind::opening_apart;
+}
+
 /// operator new: notes from where it was called, and calls the real one, which calls malloc or aligned_alloc, where the note
 /// is used. An exception passes by the frame's unwind table.
 macro_rules! export_new {

@@ -149,6 +149,42 @@ export_growth! {
     "sbrk" => crate::regions::sbrk, "rdi", crate::regions::grown;
 }
 
+/// dlopen and dlmopen: look at the mode, and jump to the real one, which depends on its caller's address.
+macro_rules! export_open {
+    ($($name:literal, $real:ident, $mode:literal, $always:literal => $look:path;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    ".cfi_startproc",
+                    concat!("mov eax, ", $mode), concat!("or eax, ", $always), "test eax, 8", "jnz 2f",
+                    "mov rax, qword ptr [rip + {real}]", "test rax, rax", "jz 2f", "jmp rax",
+                    "2: push rdi", ".cfi_adjust_cfa_offset 8",
+                    "push rsi", ".cfi_adjust_cfa_offset 8",
+                    "push rdx", ".cfi_adjust_cfa_offset 8",
+                    concat!("mov esi, ", $mode), "call {look}",
+                    "pop rdx", ".cfi_adjust_cfa_offset -8",
+                    "pop rsi", ".cfi_adjust_cfa_offset -8",
+                    "pop rdi", ".cfi_adjust_cfa_offset -8",
+                    concat!("mov ", $mode, ", eax"),
+                    "jmp qword ptr [rip + {real}]",
+                    ".cfi_endproc",
+                    look = sym $look,
+                    real = sym crate::real::$real
+                )
+            }
+        };)+
+    };
+}
+
+export_open! {
+    "dlopen", DLOPEN, "esi", "0" => crate::deepbind::opening;
+    "dlmopen", DLMOPEN, "edx", "8" => crate::deepbind::opening_apart;
+}
+
 /// operator new: notes from where it was called, and jumps to the real one, which calls malloc or aligned_alloc, where the
 /// note is used. No frame of ours stands in between, so exceptions, new_handler and a program's own operator new are as
 /// without us. rax is free at a function's entry for non-variadic functions.
