@@ -23,7 +23,7 @@ pub use app::{App, command};
 pub use artifacts::{Artifacts, artifacts};
 pub use outcome::Outcome;
 pub use programs::{program, source, source_path};
-pub use report::{Frame, Leak, Report, Scan, Summary, Totals, Unseen};
+pub use report::{Frame, Leak, Misuse, Report, Scan, Summary, Totals, Unseen};
 pub use running::Running;
 pub use snapshot::Snapshot;
 

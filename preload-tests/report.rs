@@ -12,6 +12,7 @@ pub struct Report {
     pub cmdline: String,
     pub scans: Vec<Scan>,
     pub leaks: Vec<Leak>,
+    pub misuses: Vec<Misuse>,
     pub summary: Summary,
 }
 
@@ -45,6 +46,16 @@ pub struct Leak {
     pub indirect_blocks: u64,
     pub indirect_bytes: u64,
     pub frames: Vec<Frame>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Misuse {
+    pub what: String,
+    pub made_by: String,
+    pub freed_by: String,
+    pub blocks: u64,
+    pub made: Vec<Frame>,
+    pub freed: Vec<Frame>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -4,7 +4,7 @@
 //! names file, line and cause. Damaged blocks end up in [`Report::faults`]; whole ones before and behind them are kept.
 
 use leakscan_report::read::{self, Record, unescape};
-use leakscan_report::{Check, Kind, Stats, Status, Trigger};
+use leakscan_report::{Check, Kind, Stats, Status, Trigger, Wrong};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,18 @@ pub struct Scan {
     pub check: Check,
     pub unseen: Vec<Unseen>,
     pub leaks: Vec<Leak>,
+    pub misuses: Vec<Misuse>,
+}
+
+/// Blocks that were freed the same wrong way.
+#[derive(Debug)]
+pub struct Misuse {
+    pub what: Wrong,
+    pub made_by: String,
+    pub freed_by: String,
+    pub made: Stack,
+    pub freed: Stack,
+    pub blocks: u64,
 }
 
 #[derive(Debug)]
@@ -250,6 +262,7 @@ impl Builder {
             check: Check::default(),
             unseen: Vec::new(),
             leaks: Vec::new(),
+            misuses: Vec::new(),
         };
         let mut local = HashMap::new();
         for record in &records {
@@ -269,6 +282,14 @@ impl Builder {
                 Record::Stats { via, stats } => (scan.via, scan.stats) = (text(via), stats),
                 Record::Check(check) => scan.check = check,
                 Record::Leak(leak) => rows.push(leak),
+                Record::Misuse(misuse) => scan.misuses.push(Misuse {
+                    what: misuse.what,
+                    made_by: text(misuse.made_by),
+                    freed_by: text(misuse.freed_by),
+                    made: self.stack(misuse.made),
+                    freed: self.stack(misuse.freed),
+                    blocks: misuse.blocks,
+                }),
                 Record::Unseen { what, count, why } => {
                     scan.unseen.push(Unseen { what: text(what), count, why: text(why) });
                 }
@@ -285,6 +306,13 @@ impl Builder {
             report.modules.push(module.clone());
             report.modules.len() - 1
         })
+    }
+
+    fn stack(&self, id: u32) -> Stack {
+        match id {
+            0 => Stack::None,
+            id => self.stacks.get(&id).map_or(Stack::Lost(id), |&index| Stack::Known(index)),
+        }
     }
 
     fn leaks(&mut self, number: u32, rows: &[leakscan_report::Leak]) -> Vec<Leak> {
@@ -317,10 +345,7 @@ impl Builder {
                 }
             };
             let growth = if this == 0 { Change::default() } else { growth };
-            let stack = match row.stack {
-                0 => Stack::None,
-                id => self.stacks.get(&id).map_or(Stack::Lost(id), |&index| Stack::Known(index)),
-            };
+            let stack = self.stack(row.stack);
             Leak {
                 kind: row.kind,
                 status: row.status,

@@ -8,7 +8,7 @@ use crate::paint::{BOLD, CYAN, DIM, GREEN, Paint, RED, YELLOW, printable};
 use crate::select::select;
 use crate::symbolize::{Symbol, Symbolizer, short_name};
 use crate::units::{bytes, count, counted, date, micros, signed};
-use leakscan_report::{Kind, Status, Trigger};
+use leakscan_report::{Kind, Status, Trigger, Wrong};
 use std::collections::HashSet;
 use std::io::{self, Write};
 
@@ -60,6 +60,7 @@ pub fn write(
         writeln!(out, "{}", paint.with(DIM, if stacks == 1 { line.replacen("leaks", "leak", 1) } else { line }))?;
     }
     check(out, scan, paint)?;
+    misuses(out, report, scan, symbolizer, paint)?;
     unseen(out, scan, paint)?;
     faults(out, report, paint)?;
     hints::write(out, report, symbolizer, paint)
@@ -132,10 +133,20 @@ fn leak_rows(
         write!(out, "   keeps {} more, {}", counted(leak.indirect_blocks, "block"), bytes(leak.indirect_bytes))?;
     }
     writeln!(out)?;
-    match leak.stack {
+    stack(out, report, leak.stack, symbolizer, paint)
+}
+
+fn stack(
+    out: &mut dyn Write,
+    report: &Report,
+    stack: Stack,
+    symbolizer: &mut Symbolizer,
+    paint: Paint,
+) -> io::Result<()> {
+    match stack {
         Stack::None => writeln!(out, "      (no stack was recorded for these)"),
         Stack::Lost(id) => writeln!(out, "      (stack {id} is lost: it stood in a damaged scan)"),
-        Stack::Known(_) => frames(out, report, report.frames(leak.stack), symbolizer, paint),
+        Stack::Known(_) => frames(out, report, report.frames(stack), symbolizer, paint),
     }
 }
 
@@ -217,6 +228,33 @@ fn check(out: &mut dyn Write, scan: &Scan, paint: Paint) -> io::Result<()> {
     }
     if suspected > 0 {
         writeln!(out, "  {} suspected in earlier scans, but freed later", counted(suspected, "block"))?;
+    }
+    Ok(())
+}
+
+/// Blocks freed the wrong way: no leaks, but errors all the same.
+fn misuses(
+    out: &mut dyn Write,
+    report: &Report,
+    scan: &Scan,
+    symbolizer: &mut Symbolizer,
+    paint: Paint,
+) -> io::Result<()> {
+    for misuse in &scan.misuses {
+        let blocks = counted(misuse.blocks, "block");
+        let (made_by, freed_by) = (printable(&misuse.made_by), printable(&misuse.freed_by));
+        let text = match misuse.what {
+            Wrong::Mismatch => format!("{blocks} made by {made_by}, but freed by {freed_by}"),
+            Wrong::DoubleFree => format!("{blocks} freed twice, the second time by {freed_by}"),
+            Wrong::WildFree => format!("{} of an address that is no block's", counted(misuse.blocks, "free")),
+        };
+        writeln!(out, "\n{}  {}", paint.with(BOLD, "misuse:"), paint.with(RED, text))?;
+        writeln!(out, "    freed:")?;
+        stack(out, report, misuse.freed, symbolizer, paint)?;
+        if misuse.what != Wrong::WildFree {
+            writeln!(out, "    made:")?;
+            stack(out, report, misuse.made, symbolizer, paint)?;
+        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::modules::{self, MapsText, Module};
 use crate::settings::{self, Settings};
 use crate::snapshot::Job;
 use crate::state::{BYPASSED, PYMALLOC, TRACKER, UNWINDER};
-use crate::{check, own, report_file};
+use crate::{check, misuse, own, report_file};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
 use leakscan_engine::arena::{self, List, Zeroed};
@@ -122,6 +122,7 @@ pub fn write(
     if job.trigger == Trigger::Exit
         && ledger.scan.load(Relaxed) == 0
         && leaks + freed == 0
+        && misuse::all().next().is_none()
         && !settings::is_root(settings)
     {
         return Ok(());
@@ -142,7 +143,8 @@ pub fn write(
     }
     writer.scan(number, job.trigger, sys::clock_ns(sys::CLOCK_REALTIME) / 1_000_000_000);
     let folds = folds.sorted();
-    stacks(&mut writer, &folds, &loaded, written);
+    let wrong = misuse::all().flat_map(|misuse| [misuse.made, misuse.freed]);
+    stacks(&mut writer, folds.iter().map(|fold| fold.key.stack).chain(wrong), &loaded, written);
     counters(&mut found, shared, settings);
     found.stats.pause_us = pause(shared);
     found.stats.scan_ms = (sys::clock_ns(sys::CLOCK_MONOTONIC) - found.begun_ns) / 1_000_000;
@@ -150,6 +152,7 @@ pub fn write(
     writer.stats(job.way.word(), &found.stats);
     folds.iter().for_each(|fold| writer.leak(&leak(fold)));
     writer.check(&found.check);
+    misuse::all().for_each(|misuse| writer.misuse(&misuse));
     found.unseen.items.iter().for_each(|item| writer.unseen(name(&item.what), item.count, text(&item.why)));
     writer.end(number);
     if !writer.finish() {
@@ -192,14 +195,14 @@ fn header(writer: &mut Writer<Out>, settings: &Settings) -> Result<(), Stopped> 
 }
 
 /// Defines the stacks that stand in no block yet, and the modules that they name.
-fn stacks(writer: &mut Writer<Out>, folds: &[Fold], loaded: &[Module], written: &mut [u8]) {
+fn stacks(writer: &mut Writer<Out>, ids: impl Iterator<Item = u32> + Clone, loaded: &[Module], written: &mut [u8]) {
     let bit = |id: StackId| (id.get() as usize / 8, 1u8 << (id.get() % 8));
     let fresh = |written: &[u8], id: StackId| {
         let (byte, mask) = bit(id);
         written.get(byte).is_some_and(|bits| bits & mask == 0)
     };
     let mut named: List<u32> = List::new();
-    for id in folds.iter().filter_map(|fold| StackId::new(fold.key.stack)).filter(|id| fresh(written, *id)) {
+    for id in ids.clone().filter_map(StackId::new).filter(|id| fresh(written, *id)) {
         for node in frames(id) {
             if let Some((index, module)) = module_of(node, loaded)
                 && !named.contains(&index)
@@ -209,8 +212,8 @@ fn stacks(writer: &mut Writer<Out>, folds: &[Fold], loaded: &[Module], written: 
             }
         }
     }
-    for fold in folds {
-        let Some(id) = StackId::new(fold.key.stack).filter(|id| fresh(written, *id)) else { continue };
+    for id in ids {
+        let Some(id) = StackId::new(id).filter(|id| fresh(written, *id)) else { continue };
         let (byte, mask) = bit(id);
         written[byte] |= mask;
         writer.stack(id.get(), frames(id).map(|node| frame(node, loaded)));
@@ -296,9 +299,9 @@ fn counters(found: &mut Findings, shared: &Shared, settings: &Settings) {
         b"frees of blocks that we do not know: made before us, or by another allocator",
     );
     unseen.add_count(
-        "mismatch",
-        count(&TRACKER.mismatched),
-        b"blocks freed by another family of functions than made them",
+        "misuse",
+        count(&misuse::OTHERS),
+        b"blocks freed the wrong way beyond the 64 ways that are listed",
     );
     if settings.options.sample != 0 {
         unseen.add_count(

@@ -4,13 +4,13 @@
 //! default path; errno is the real function's, since we call nothing else that sets it.
 #![allow(unsafe_code)] // reads the return address at the caller's stack pointer
 
-use crate::{real, state, tls, trigger};
+use crate::{misuse, real, state, tls, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
 use leakscan_engine::record::New;
 use leakscan_engine::record::depot::MAX_DEPTH;
-use leakscan_engine::record::live_map::{Cell, Family};
+use leakscan_engine::record::live_map::Family;
 use leakscan_engine::unwind::Start;
 use leakscan_engine::unwind::memo::Memo;
 use leakscan_engine::unwind::walk::Trace;
@@ -127,6 +127,12 @@ fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
     id
 }
 
+#[cold]
+#[inline(never)]
+fn stack_of_a_free(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
+    stack(thread, caller)
+}
+
 /// The id of a stack that the memo does not have as it is.
 ///
 /// # Safety
@@ -182,6 +188,7 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     }
     let Some(cell) = TRACKER.live.get(old) else {
         TRACKER.unknown.fetch_add(1, Relaxed);
+        misuse::unknown(old, Family::Malloc, || tls::current().and_then(|thread| stack_of_a_free(thread, Caller { sp, fp })));
         return born(real::realloc(old, request(size)), size, Caller { sp, fp });
     };
     // Out of the map before the real call, after which the address may be another thread's; meanwhile a snapshot finds the
@@ -221,41 +228,40 @@ pub extern "C" fn malloc_usable_size(addr: usize) -> usize {
 
 /// Takes a block out of the map before its real free.
 #[inline(always)]
-fn dies(addr: usize, sp: usize) {
+fn dies(addr: usize, caller: Caller) {
     if addr == 0 || !state::on() {
         return;
     }
-    let cell = TRACKER.on_free(addr);
-    let Some(cell) = cell else { return };
-    match tls::current().and_then(|thread| thread.operator.take()) {
-        Some(operator) if operator.deletes && operator.sp == sp => mismatch(cell, operator.family),
+    let thread = tls::current();
+    let by = match thread.and_then(|thread| thread.operator.take()) {
+        Some(operator) if operator.deletes && operator.sp == caller.sp => Some(operator.family),
         // An operator delete that calls free from a frame of its own says nothing of the family.
-        Some(operator) if operator.deletes => {}
-        _ if cell.family() != Family::Malloc => mismatch(cell, Family::Malloc),
-        _ => {}
+        Some(operator) if operator.deletes => None,
+        _ => Some(Family::Malloc),
+    };
+    let here = || thread.and_then(|thread| stack_of_a_free(thread, caller));
+    match TRACKER.on_free(addr) {
+        None => misuse::unknown(addr, by.unwrap_or(Family::Malloc), here),
+        Some(cell) => {
+            if let Some(by) = by.filter(|by| *by != cell.family()) {
+                misuse::mismatch(cell, by, here());
+            }
+        }
     }
 }
 
-/// Counts a block that another family of functions frees than has made it.
-#[cold]
-fn mismatch(cell: Cell, freed_by: Family) {
-    if cell.family() != freed_by {
-        TRACKER.mismatched.fetch_add(1, Relaxed);
-    }
-}
-
-pub extern "C" fn free(addr: usize, sp: usize, _fp: usize) {
-    dies(addr, sp);
+pub extern "C" fn free(addr: usize, sp: usize, fp: usize) {
+    dies(addr, Caller { sp, fp });
     real::free(addr);
 }
 
-pub extern "C" fn free_sized(addr: usize, size: usize, sp: usize, _fp: usize) {
-    dies(addr, sp);
+pub extern "C" fn free_sized(addr: usize, size: usize, sp: usize, fp: usize) {
+    dies(addr, Caller { sp, fp });
     real::free_sized(addr, request(size));
 }
 
-pub extern "C" fn free_aligned_sized(addr: usize, align: usize, size: usize, sp: usize, _fp: usize) {
-    dies(addr, sp);
+pub extern "C" fn free_aligned_sized(addr: usize, align: usize, size: usize, sp: usize, fp: usize) {
+    dies(addr, Caller { sp, fp });
     real::free_aligned_sized(addr, align, request_aligned(align, size));
 }
 

@@ -14,6 +14,7 @@ mod gather;
 mod interpose;
 mod kernel;
 mod ledger;
+mod misuse;
 mod modules;
 mod own;
 mod real;

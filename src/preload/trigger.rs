@@ -73,7 +73,7 @@ pub fn request(trigger: Trigger) -> bool {
     if settings::PID.load(Relaxed) != sys::getpid() || LAST.load(Relaxed) {
         return false;
     }
-    let waits = matches!(trigger, Trigger::Exit | Trigger::Api);
+    let waits = matches!(trigger, Trigger::Exit | Trigger::Api | Trigger::Misuse);
     // A handler of the program's must not run in the midst of it, and could not be let in by the child either.
     let mask = block_signals();
     let mut held = !BUSY.swap(true, AcqRel);

@@ -26,6 +26,7 @@
 //! stats pause_us=812 stop_us=90 scan_ms=14 via=ptrace threads=4 ...
 //! leak kind=direct status=confirmed stack=17 blocks=2 bytes=2674 exact=1 indirect_blocks=0 indirect_bytes=0
 //! check confirmed_freed=0 suspected_freed=0
+//! misuse what=mismatch made_by=new freed_by=free made=17 freed=18 blocks=1
 //! unseen what=thread count=1 why=tid\x204243\x20did\x20not\x20stop
 //! end 1 bytes=512 sum=8c3f5e0d11a2b3c4
 //! ```
@@ -39,6 +40,9 @@
 //! * `leak`: one fold of blocks alike in kind, status and stack; `stack=0` means that no stack was recorded. `exact=0`
 //!   marks an estimate from samples.
 //! * `check`: blocks of earlier scans that the program freed afterwards, that is, which were no leaks.
+//! * `misuse`: blocks freed the wrong way, since the program started: by another family of functions than made them
+//!   (`mismatch`), once more (`double-free`), or at an address that is no block's (`wild-free`), with the stacks of both, 0
+//!   where one is not known.
 //! * `unseen`: what the scan could not see; part of the verdict.
 //! * `end`: `bytes` is the length of the block up to this line, `sum` its 64-bit FNV-1a hash in hexadecimal. A block
 //!   without a matching `end` is cut short and is to be ignored.
@@ -79,6 +83,18 @@ pub enum Trigger {
     Signal,
     Api,
     Exit,
+    /// A block was freed twice: the program may be about to end.
+    Misuse,
+}
+
+/// How a block was freed the wrong way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// By another family of functions than made it.
+    Mismatch,
+    DoubleFree,
+    /// There is no block at the address.
+    WildFree,
 }
 
 macro_rules! words {
@@ -97,7 +113,8 @@ macro_rules! words {
 }
 words!(Kind { Direct = "direct", Indirect = "indirect", Possible = "possible" });
 words!(Status { Confirmed = "confirmed", Suspected = "suspected" });
-words!(Trigger { Interval = "interval", Signal = "signal", Api = "api", Exit = "exit" });
+words!(Trigger { Interval = "interval", Signal = "signal", Api = "api", Exit = "exit", Misuse = "misuse" });
+words!(Wrong { Mismatch = "mismatch", DoubleFree = "double-free", WildFree = "wild-free" });
 
 /// The process that a report is about. Text fields are raw bytes; `args` is the command line, arguments joined by a space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +223,18 @@ pub struct Leak {
     /// Blocks and bytes that only these blocks keep.
     pub indirect_blocks: u64,
     pub indirect_bytes: u64,
+}
+
+/// Blocks that were freed the same wrong way. The families are words for people (`new[]`, `free`), `-` where not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misuse<'a> {
+    pub what: Wrong,
+    pub made_by: &'a [u8],
+    pub freed_by: &'a [u8],
+    /// Stacks; 0: not known.
+    pub made: u32,
+    pub freed: u32,
+    pub blocks: u64,
 }
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo): guards a block against cuts and stray writes, not against malice.

@@ -1,6 +1,6 @@
 //! Lines to records. Total: any input gives a value or an error that names the line and the cause.
 
-use crate::{Check, FORMAT, Frame, Kind, Leak, Module, Process, Stats, Status, Sum, Trigger};
+use crate::{Check, FORMAT, Frame, Kind, Leak, Misuse, Module, Process, Stats, Status, Sum, Trigger, Wrong};
 
 /// Why a file or a line could not be read. `line` counts from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +186,7 @@ pub enum Record<'a> {
     Stats { via: &'a [u8], stats: Stats },
     Check(Check),
     Leak(Leak),
+    Misuse(Misuse<'a>),
     Unseen { what: &'a [u8], count: u64, why: &'a [u8] },
 }
 
@@ -227,6 +228,14 @@ impl<'a> Record<'a> {
                 exact: line.number::<u64>("exact")? != 0,
                 indirect_blocks: line.number("indirect_blocks")?,
                 indirect_bytes: line.number("indirect_bytes")?,
+            }),
+            b"misuse" => Record::Misuse(Misuse {
+                what: line.word_field("what", Wrong::from_word)?,
+                made_by: line.bytes("made_by")?,
+                freed_by: line.bytes("freed_by")?,
+                made: line.number("made")?,
+                freed: line.number("freed")?,
+                blocks: line.number("blocks")?,
             }),
             b"unseen" => {
                 Record::Unseen { what: line.bytes("what")?, count: line.number("count")?, why: line.bytes("why")? }

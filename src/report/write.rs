@@ -1,6 +1,6 @@
 //! Records to lines. Works in a fixed buffer, allocates nothing, and can run in a forked child.
 
-use crate::{FORMAT, Frame, Leak, Module, Process, Sum, Trigger};
+use crate::{FORMAT, Frame, Leak, Misuse, Module, Process, Sum, Trigger};
 
 /// Where the bytes go. `false` means that they could not be written; the writer then stays failed.
 pub trait Sink {
@@ -133,6 +133,17 @@ impl<S: Sink> Writer<S> {
                 leak.indirect_bytes,
             ],
         );
+        self.text(b"\n");
+    }
+
+    pub fn misuse(&mut self, misuse: &Misuse<'_>) {
+        self.text(b"misuse what=");
+        self.text(misuse.what.word().as_bytes());
+        self.text(b" made_by=");
+        self.escaped(misuse.made_by);
+        self.text(b" freed_by=");
+        self.escaped(misuse.freed_by);
+        self.numbers(&["made", "freed", "blocks"], &[misuse.made.into(), misuse.freed.into(), misuse.blocks]);
         self.text(b"\n");
     }
 

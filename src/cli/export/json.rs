@@ -3,7 +3,7 @@
 //! Keys are only ever added: a reader ignores those that it does not know.
 
 use crate::args::View;
-use crate::model::{Leak, Report, Scan};
+use crate::model::{Leak, Report, Scan, Stack};
 use crate::select::select;
 use crate::symbolize::{Symbolizer, Trouble};
 use leakscan_report::{Kind, Stats, Status};
@@ -21,6 +21,8 @@ pub struct File {
     version: String,
     scans: Vec<ScanRow>,
     leaks: Vec<LeakRow>,
+    /// Blocks freed the wrong way.
+    misuses: Vec<MisuseRow>,
     summary: Summary,
 }
 
@@ -60,6 +62,16 @@ struct LeakRow {
     indirect_blocks: u64,
     indirect_bytes: u64,
     frames: Vec<FrameRow>,
+}
+
+#[derive(Serialize)]
+struct MisuseRow {
+    what: &'static str,
+    made_by: String,
+    freed_by: String,
+    blocks: u64,
+    made: Vec<FrameRow>,
+    freed: Vec<FrameRow>,
 }
 
 #[derive(Serialize)]
@@ -117,6 +129,15 @@ pub fn file(report: &Report, number: Option<u32>, view: &View, symbolizer: &mut 
     let (shown, left_out) = selection.map_or((Vec::new(), 0), |selection| (selection.shown, selection.left_out));
     let last = scan.map_or(0, |scan| scan.number);
     let leaks = shown.into_iter().map(|leak| row(report, leak, last, symbolizer)).collect();
+    let misuses = scan.map_or(&[][..], |scan| scan.misuses.as_slice()).iter().map(|misuse| MisuseRow {
+        what: misuse.what.word(),
+        made_by: misuse.made_by.clone(),
+        freed_by: misuse.freed_by.clone(),
+        blocks: misuse.blocks,
+        made: frames(report, misuse.made, symbolizer),
+        freed: frames(report, misuse.freed, symbolizer),
+    });
+    let misuses = misuses.collect();
     File {
         format: report.format,
         pid: report.process.pid,
@@ -126,6 +147,7 @@ pub fn file(report: &Report, number: Option<u32>, view: &View, symbolizer: &mut 
         version: report.process.version.clone(),
         scans: report.scans.iter().map(scan_row).collect(),
         leaks,
+        misuses,
         summary: summary(report, scan, left_out, symbolizer),
     }
 }
@@ -148,9 +170,9 @@ fn scan_row(scan: &Scan) -> ScanRow {
     }
 }
 
-fn row(report: &Report, leak: &Leak, last_scan: u32, symbolizer: &mut Symbolizer) -> LeakRow {
+fn frames(report: &Report, stack: Stack, symbolizer: &mut Symbolizer) -> Vec<FrameRow> {
     let mut frames = Vec::new();
-    for &frame in report.frames(leak.stack) {
+    for &frame in report.frames(stack) {
         let module = frame.module.and_then(|index| report.modules.get(index));
         let address = module.map_or(frame.offset, |module| module.bias.wrapping_add(frame.offset));
         for symbol in symbolizer.frame(report, frame).iter() {
@@ -167,6 +189,10 @@ fn row(report: &Report, leak: &Leak, last_scan: u32, symbolizer: &mut Symbolizer
             });
         }
     }
+    frames
+}
+
+fn row(report: &Report, leak: &Leak, last_scan: u32, symbolizer: &mut Symbolizer) -> LeakRow {
     LeakRow {
         kind: leak.kind.word(),
         status: leak.status.word(),
@@ -179,7 +205,7 @@ fn row(report: &Report, leak: &Leak, last_scan: u32, symbolizer: &mut Symbolizer
         delta_bytes: leak.delta.bytes,
         indirect_blocks: leak.indirect_blocks,
         indirect_bytes: leak.indirect_bytes,
-        frames,
+        frames: frames(report, leak.stack, symbolizer),
     }
 }
 

@@ -167,15 +167,27 @@ impl LiveMap {
         cell.is_start().then_some(cell)
     }
 
-    /// Forgets the block that starts at `addr`, if there is one, and gives what was known of it. To be called before the
-    /// real free, after which the address may be another thread's.
+    /// Takes the block that starts at `addr` out, if there is one, and gives what is known of it. To be called before the real
+    /// free, after which the address may be another thread's.
     #[inline]
     pub fn take(&self, addr: usize) -> Option<Cell> {
         let cell = self.get(addr)?;
         let at = (self.leaf(addr)? + (addr % LEAF_SPAN) / 16 * 2) as *mut u32;
         // SAFETY: as in `set`; the caller is freeing the block.
-        unsafe { at.write_unaligned(0) };
+        unsafe { at.write_unaligned(cell.0 & !1) };
         Some(cell)
+    }
+
+    /// What was known of a block that started at `addr` and was freed, as long as no other is there: a guess, since the middle
+    /// of a block that is gone looks alike.
+    pub fn ghost(&self, addr: usize) -> Option<Cell> {
+        if !addr.is_multiple_of(16) || self.get(addr - 16).is_some() {
+            return None;
+        }
+        let at = (self.leaf(addr)? + (addr % LEAF_SPAN) / 16 * 2) as *const u32;
+        // SAFETY: `at` lies in the leaf's LEAF_BYTES; whatever another thread writes meanwhile, any value will do.
+        let cell = unsafe { at.read_unaligned() };
+        (cell & 0xffff != 0 && cell & 1 == 0).then_some(Cell(cell | 1))
     }
 
     #[cold]
@@ -281,6 +293,12 @@ mod tests {
             assert_eq!(map.get(addr), (i % 2 == 1).then(|| cell(i + MAX_STACKS - 1000)));
             assert_eq!(map.get(addr + 16), None, "a second half is no start");
             assert_eq!(map.get(addr + 8), None);
+            assert_eq!(
+                map.ghost(addr),
+                (i % 2 == 0).then(|| cell(i + MAX_STACKS - 1000)),
+                "what was freed leaves its cell"
+            );
+            assert_eq!(map.ghost(addr + 16).is_some(), i % 2 == 0);
         }
         assert_eq!(map.take(0x7000_0000_0000), None);
     }

@@ -27,8 +27,6 @@ pub struct Tracker {
     pub unknown: AtomicU64,
     /// Blocks that could not be entered for want of memory.
     pub lost: AtomicU64,
-    /// Blocks freed by another family than they came from.
-    pub mismatched: AtomicU64,
 }
 
 impl Default for Tracker {
@@ -60,7 +58,6 @@ impl Tracker {
             epoch: AtomicU32::new(0),
             unknown: AtomicU64::new(0),
             lost: AtomicU64::new(0),
-            mismatched: AtomicU64::new(0),
         }
     }
 
