@@ -39,7 +39,11 @@ fn a_block_freed_twice_is_in_the_report_with_both_stacks_before_libc_ends_the_pr
 #[test]
 fn a_freed_block_given_to_realloc_is_a_double_free() {
     let outcome = run("realloc_of_freed");
-    assert_eq!(misuses(&outcome.report()), ["1 double-free: malloc in made_here, free in realloced_here"], "{outcome:?}");
+    assert_eq!(
+        misuses(&outcome.report()),
+        ["1 double-free: malloc in made_here, free in realloced_here"],
+        "{outcome:?}"
+    );
 }
 
 #[test]

@@ -72,6 +72,8 @@ options! {
     follow: bool = Type::Switch, "1", "1: programs that this one starts are watched too; 0: take us out of their environment";
     deepbind: bool = Type::Switch, "1",
         "1: RTLD_DEEPBIND stays as the program gives it to dlopen; 0: taken out, so that such a library's blocks are seen";
+    zero: bool = Type::Switch, "0",
+        "clear each new block, so that no stale pointer in it keeps another one";
     use_globals: bool = Type::Switch, "1", "roots: data of the program and its libraries";
     use_stacks: bool = Type::Switch, "1", "roots: thread stacks";
     use_registers: bool = Type::Switch, "1", "roots: registers, vector registers included";
@@ -81,6 +83,8 @@ options! {
     possible: bool = Type::Switch, "0", "list blocks that are reached only through pointers into their middle";
     unwind_check: u64 = Type::Number { min: 0, max: u64::MAX }, "0",
         "for testing: compare every Nth stack with that of libgcc's unwinder and count the differences; 0: never";
+    forget: u64 = Type::Number { min: 0, max: u64::MAX }, "0",
+        "for testing: leave every Nth free out and count how many of these leaks are found; 0: none";
 }
 
 /// The Rust side of a [`Type`].

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // signal handlers, reads of the copied memory
 
 use crate::emit::{self, Findings};
+use crate::forget::Audit;
 use crate::shims::{pointer_guard, unmangled};
 use crate::snapshot::{Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
@@ -142,11 +143,15 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     for &word in kernel_words.iter() {
         marker.root_word(word);
     }
+    let mut audit = Audit::default();
+    audit.after(&mut marker, "the kernel");
     // SAFETY: this is the child, alone with its copy; faults are repaired.
-    let all_read = unsafe { gather::roots(job, options, &copied, &mut marker, &mut found.unseen)? };
+    let all_read = unsafe { gather::roots(job, options, &copied, &mut marker, &mut found.unseen, &mut audit)? };
     marker.drain();
     // SAFETY: the roots are this process's own memory still.
     let disguised = unsafe { marker.disguised(|word| unmangled(word, secret)) };
+    audit.after(&mut marker, "pointers in disguise");
+    audit.tell(&mut found.unseen);
     found.unseen.add_count(
         "disguised",
         disguised.blocks as usize,

@@ -67,14 +67,22 @@ impl Unseen {
         let _ = self.items.push(item);
     }
 
+    /// The same with a reason of two parts.
+    pub fn add_named(&mut self, what: &str, count: usize, name: &[u8], why: &[u8]) {
+        let mut text = [0u8; 160];
+        let used = copy(&mut text, name);
+        let used = used + copy(&mut text[used..], why);
+        self.add_count(what, count, &text[..used]);
+    }
+
     /// Adds a thread by its number.
     pub fn add_thread(&mut self, tid: u32, why: &[u8]) {
-        let mut text = [0u8; 160];
+        let mut name = [0u8; 32];
         let mut used = 0;
-        for part in [b"tid ", sys::decimal(u64::from(tid), &mut [0; 20]), b" ", why] {
-            used += copy(&mut text[used..], part);
+        for part in [b"tid ", sys::decimal(u64::from(tid), &mut [0; 20]), b" "] {
+            used += copy(&mut name[used..], part);
         }
-        self.add_count("thread", 1, &text[..used]);
+        self.add_named("thread", 1, &name[..used], why);
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::child::{Step, Stopped};
 use crate::emit::Unseen;
+use crate::forget::Audit;
 use crate::modules::{self, MapsText};
 use crate::shims::{TLS_ABOVE, TLS_BELOW};
 use crate::snapshot::{Job, Way};
@@ -46,6 +47,7 @@ pub unsafe fn roots<S: SizeOf>(
     copied: &Copied,
     marker: &mut Marker<'_, '_, S>,
     unseen: &mut Unseen,
+    audit: &mut Audit,
 ) -> Result<bool, Stopped> {
     let mut text = MapsText::new();
     let text = text.read().ok_or(Stopped(Step::Maps, Errno::ENOENT))?;
@@ -137,6 +139,7 @@ pub unsafe fn roots<S: SizeOf>(
     if options.use_registers {
         registers(job, marker);
     }
+    audit.after(marker, "registers");
     let plain = How::default();
     if options.use_stacks {
         for &range in stacks.iter() {
@@ -149,12 +152,14 @@ pub unsafe fn roots<S: SizeOf>(
             marker.root_word(argument);
         }
     }
+    audit.after(marker, "stacks");
     if options.use_tls {
         for &range in storage.iter() {
             // SAFETY: as above.
             unsafe { marker.root_range(range, plain) };
         }
     }
+    audit.after(marker, "thread-local storage");
     let mut ends: List<usize> = List::new();
     for module in modules::list(text).ok_or(MEMORY)?.iter().filter(|module| module.end != 0) {
         ends.push(module.end).then_some(()).ok_or(MEMORY)?;
@@ -170,16 +175,17 @@ pub unsafe fn roots<S: SizeOf>(
         text,
         &facts,
         |root| {
-            let wanted = match root.class {
-                Class::Globals => options.use_globals,
-                Class::Stack => options.use_stacks,
-                Class::Mappings => options.use_mappings,
+            let (wanted, name) = match root.class {
+                Class::Globals => (options.use_globals, "globals"),
+                Class::Stack => (options.use_stacks, "stacks"),
+                Class::Mappings => (options.use_mappings, "mappings"),
             };
             if wanted {
                 pages.each(root.range, root.resident, |run| {
                     // SAFETY: a readable mapping; pages that cannot be read are repaired.
                     unsafe { marker.root_range(run, root.how) };
                 });
+                audit.after(marker, name);
             }
         },
         |range| {
@@ -195,7 +201,9 @@ pub unsafe fn roots<S: SizeOf>(
             unsafe { deepbind::root_gaps(marker, &mut pages, range) }.ok_or(MEMORY)?;
         }
         closed_pages(&closed, &mut pages, marker, unseen);
-        return Ok(copied.mark(marker, unseen));
+        let all = copied.mark(marker, unseen);
+        audit.after(marker, "mappings");
+        return Ok(all);
     }
     Ok(true)
 }

@@ -4,7 +4,7 @@
 //! default path; errno is the real function's, since we call nothing else that sets it.
 #![allow(unsafe_code)] // reads the return address at the caller's stack pointer
 
-use crate::{misuse, real, state, tls, trigger};
+use crate::{forget, misuse, real, state, tls, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
@@ -45,6 +45,17 @@ fn usable(addr: usize) -> usize {
     let header = unsafe { *((addr - 8) as *const usize) };
     // An mmapped chunk (flag 2) has its own footer less: 16 bytes of overhead instead of 8.
     (header & !7) - if header & 2 != 0 { 16 } else { 8 }
+}
+
+/// Clears what is new of a block, if that is wanted: from `old` usable bytes on.
+#[inline(always)]
+fn fresh(addr: usize, old: usize) -> usize {
+    if state::ZERO.load(Relaxed) && addr != 0 {
+        let len = usable(addr).saturating_sub(old);
+        // SAFETY: the block has just been handed out, and nobody else knows its new part yet.
+        unsafe { ((addr + old) as *mut u8).write_bytes(0, len) };
+    }
+    addr
 }
 
 /// Enters a new block. `addr` is 0 where the real call failed.
@@ -170,7 +181,7 @@ fn intern(thread: &tls::Thread, trace: &Trace) -> Option<StackId> {
 }
 
 pub extern "C" fn malloc(size: usize, sp: usize, fp: usize) -> usize {
-    born(real::malloc(request(size)), size, Caller { sp, fp })
+    born(fresh(real::malloc(request(size)), 0), size, Caller { sp, fp })
 }
 
 pub extern "C" fn calloc(count: usize, size: usize, sp: usize, fp: usize) -> usize {
@@ -188,7 +199,9 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     }
     let Some(cell) = TRACKER.live.get(old) else {
         TRACKER.unknown.fetch_add(1, Relaxed);
-        misuse::unknown(old, Family::Malloc, || tls::current().and_then(|thread| stack_of_a_free(thread, Caller { sp, fp })));
+        misuse::unknown(old, Family::Malloc, || {
+            tls::current().and_then(|thread| stack_of_a_free(thread, Caller { sp, fp }))
+        });
         return born(real::realloc(old, request(size)), size, Caller { sp, fp });
     };
     // Out of the map before the real call, after which the address may be another thread's; meanwhile a snapshot finds the
@@ -198,6 +211,7 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
         thread.moving.1.store(cell.0, Relaxed);
         thread.moving.0.store(old, Relaxed);
     }
+    let before = if state::ZERO.load(Relaxed) { usable(old) } else { 0 };
     TRACKER.live.take(old);
     let new = if size == 0 { real::realloc(old, 0) } else { real::realloc(old, request(size)) };
     if new == 0 && size != 0 {
@@ -206,7 +220,7 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     if let Some(thread) = thread {
         thread.moving.0.store(0, Relaxed);
     }
-    born(new, size, Caller { sp, fp })
+    born(fresh(new, before), size, Caller { sp, fp })
 }
 
 pub extern "C" fn reallocarray(old: usize, count: usize, size: usize, sp: usize, fp: usize) -> usize {
@@ -226,11 +240,15 @@ pub extern "C" fn malloc_usable_size(addr: usize) -> usize {
     real::usable_size(addr)
 }
 
-/// Takes a block out of the map before its real free.
+/// Takes a block out of the map before its real free. False if it is not to be freed.
 #[inline(always)]
-fn dies(addr: usize, caller: Caller) {
+fn dies(addr: usize, caller: Caller) -> bool {
     if addr == 0 || !state::on() {
-        return;
+        return true;
+    }
+    let nth = state::FORGET.load(Relaxed);
+    if nth != 0 && forget::forgets(addr, nth) {
+        return false;
     }
     let thread = tls::current();
     let by = match thread.and_then(|thread| thread.operator.take()) {
@@ -248,21 +266,25 @@ fn dies(addr: usize, caller: Caller) {
             }
         }
     }
+    true
 }
 
 pub extern "C" fn free(addr: usize, sp: usize, fp: usize) {
-    dies(addr, Caller { sp, fp });
-    real::free(addr);
+    if dies(addr, Caller { sp, fp }) {
+        real::free(addr);
+    }
 }
 
 pub extern "C" fn free_sized(addr: usize, size: usize, sp: usize, fp: usize) {
-    dies(addr, Caller { sp, fp });
-    real::free_sized(addr, request(size));
+    if dies(addr, Caller { sp, fp }) {
+        real::free_sized(addr, request(size));
+    }
 }
 
 pub extern "C" fn free_aligned_sized(addr: usize, align: usize, size: usize, sp: usize, fp: usize) {
-    dies(addr, Caller { sp, fp });
-    real::free_aligned_sized(addr, align, request_aligned(align, size));
+    if dies(addr, Caller { sp, fp }) {
+        real::free_aligned_sized(addr, align, request_aligned(align, size));
+    }
 }
 
 /// # Safety
@@ -271,25 +293,25 @@ pub unsafe extern "C" fn posix_memalign(out: *mut usize, align: usize, size: usi
     let result = real::posix_memalign(out, align, request(size));
     if result == 0 {
         // SAFETY: posix_memalign has just written the block's address there.
-        born(unsafe { *out }, size, Caller { sp, fp });
+        born(fresh(unsafe { *out }, 0), size, Caller { sp, fp });
     }
     result
 }
 
 pub extern "C" fn aligned_alloc(align: usize, size: usize, sp: usize, fp: usize) -> usize {
-    born(real::aligned_alloc(align, request_aligned(align, size)), size, Caller { sp, fp })
+    born(fresh(real::aligned_alloc(align, request_aligned(align, size)), 0), size, Caller { sp, fp })
 }
 
 pub extern "C" fn memalign(align: usize, size: usize, sp: usize, fp: usize) -> usize {
-    born(real::memalign(align, request(size)), size, Caller { sp, fp })
+    born(fresh(real::memalign(align, request(size)), 0), size, Caller { sp, fp })
 }
 
 pub extern "C" fn valloc(size: usize, sp: usize, fp: usize) -> usize {
-    born(real::valloc(request(size)), size, Caller { sp, fp })
+    born(fresh(real::valloc(request(size)), 0), size, Caller { sp, fp })
 }
 
 pub extern "C" fn pvalloc(size: usize, sp: usize, fp: usize) -> usize {
-    born(real::pvalloc(request(size)), size, Caller { sp, fp })
+    born(fresh(real::pvalloc(request(size)), 0), size, Caller { sp, fp })
 }
 
 /// An operator new (`what` = its family) or delete (8 + the family of blocks that it is for) has been called; the real one

@@ -10,6 +10,7 @@ mod child;
 mod deepbind;
 mod doorplate;
 mod emit;
+mod forget;
 mod gather;
 mod interpose;
 mod kernel;
@@ -69,6 +70,11 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
     let options = &settings.options;
     state::SAMPLE.store(options.sample, Relaxed);
     state::DEPTH.store(options.depth as u32, Relaxed);
+    state::ZERO.store(options.zero, Relaxed);
+    if options.forget != 0 {
+        forget::init();
+        state::FORGET.store(options.forget, Relaxed);
+    }
     if !options.follow {
         // SAFETY: as above.
         unsafe { settings::leave_environment(environment) };

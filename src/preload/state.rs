@@ -13,6 +13,10 @@ pub static UNWINDER: Unwinder = Unwinder::new();
 pub static SAMPLE: AtomicU64 = AtomicU64::new(0);
 pub static DEPTH: AtomicU32 = AtomicU32::new(64);
 pub static UNWIND_CHECK: AtomicU64 = AtomicU64::new(0);
+/// Clear new blocks (`zero=1`).
+pub static ZERO: AtomicBool = AtomicBool::new(false);
+/// Leave every Nth free out (`forget=N`); 0: none.
+pub static FORGET: AtomicU64 = AtomicU64::new(0);
 /// The blocks are not glibc's: chunk headers are not ours to read.
 pub static FOREIGN_ALLOCATOR: AtomicBool = AtomicBool::new(false);
 
