@@ -125,9 +125,9 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     quiet_down(options.deadline);
 
     shared.ledger.step.store(Step::Scan as u32, Relaxed);
-    let moving = || tls::moving().filter(|(addr, _)| *addr != 0);
-    for (addr, cell) in moving().filter(|(addr, _)| TRACKER.live.get(*addr).is_none()) {
-        TRACKER.live.set(addr, Cell(cell));
+    let moving = || tls::moving().map(|thread| &thread.moving);
+    for moving in moving().filter(|moving| TRACKER.live.get(moving.addr.load(Relaxed)).is_none()) {
+        TRACKER.live.set(moving.addr.load(Relaxed), Cell(moving.cell.load(Relaxed)).without_slack());
     }
     let earlier = shared.seen();
     let freed = freed_since(earlier, &TRACKER.live);
@@ -137,8 +137,8 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
 
     let secret = pointer_guard();
     let mut marker = Marker::new(&mut blocks);
-    for (addr, _) in moving() {
-        marker.root_word(addr);
+    for moving in moving() {
+        marker.root_word(moving.addr.load(Relaxed));
     }
     for &word in kernel_words.iter() {
         marker.root_word(word);

@@ -11,6 +11,7 @@ use crate::snapshot::{Job, Way};
 use crate::state::FOREIGN_ALLOCATOR;
 use crate::stop::State;
 use crate::threads::{Fate, Stack};
+use crate::tls::{self, Moving};
 use crate::unforked::Copied;
 use crate::{deepbind, own, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
@@ -130,6 +131,18 @@ pub unsafe fn roots<S: SizeOf>(
             exclude(&mut excluded, range)
         })?;
     }
+    if options.use_stacks {
+        for thread in tls::moving() {
+            let tid = thread.tid.load(Relaxed);
+            let found = job.crew.found().iter().find(|found| found.tid == tid);
+            let (sp, registers) = match found {
+                Some(found) => (found.sp, &found.general[..]),
+                None if tid == job.caller.tid => (job.caller.sp, &job.caller.registers[..]),
+                None => continue,
+            };
+            moved(&thread.moving, sp, registers, marker, &mut pages);
+        }
+    }
     for range in arena::own_ranges() {
         exclude(&mut excluded, range)?;
     }
@@ -206,6 +219,51 @@ pub unsafe fn roots<S: SizeOf>(
         return Ok(all);
     }
     Ok(true)
+}
+
+/// The block that a realloc has made and that is not in the live map yet: its address is in a register, or on the stack below the
+/// caller of realloc. It holds what the old one held, part of which the allocator may have overwritten by now.
+fn moved<S: SizeOf>(
+    moving: &Moving,
+    sp: usize,
+    registers: &[usize],
+    marker: &mut Marker<'_, '_, S>,
+    pages: &mut Pages,
+) {
+    /// Our frames and the allocator's.
+    const DEEPEST: usize = 64 << 10;
+    let (size, caller) = (moving.size.load(Relaxed), moving.sp.load(Relaxed));
+    let foreign = FOREIGN_ALLOCATOR.load(Relaxed);
+    let mut may_be = |word: usize| {
+        if !word.is_multiple_of(16) || word >> sys::USER_BITS != 0 || word < 65536 || marker.blocks.is_start(word) {
+            return;
+        }
+        let len = if foreign {
+            if regions::ALLOCATORS.iter().any(|range| range.contains(word)) { size } else { 0 }
+        } else if pages.exists(word - 8) {
+            // SAFETY: the page exists. Before a block of glibc's stands its size: of one that is mapped, maybe still the old one.
+            let header = unsafe { *((word - 8) as *const usize) };
+            let usable = (header & !7).wrapping_sub(8);
+            let mapped = header & 2 != 0 && word % 4096 == 16 && (usable + 8).is_multiple_of(4096);
+            if mapped || usable.wrapping_sub(size) < 32 { usable.min(size) } else { 0 }
+        } else {
+            0
+        };
+        if len != 0 {
+            pages.each(AddrRange::new(word, word.saturating_add(len)), Resident::Private, |run| {
+                // SAFETY: pages that cannot be read are repaired.
+                unsafe { marker.root_range(run, How::default()) };
+            });
+        }
+    };
+    registers.iter().for_each(|word| may_be(*word));
+    let from = sp.next_multiple_of(8);
+    if from != 0 && from < caller && caller - from <= DEEPEST {
+        for at in (from..caller).step_by(8) {
+            // SAFETY: the thread's stack, from its stack pointer up to the frame that has called us.
+            may_be(unsafe { *(at as *const usize) });
+        }
+    }
 }
 
 /// Where a thread's words lie.

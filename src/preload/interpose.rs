@@ -204,12 +204,14 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
         });
         return born(real::realloc(old, request(size)), size, Caller { sp, fp });
     };
-    // Out of the map before the real call, after which the address may be another thread's; meanwhile a snapshot finds the
-    // block in `moving`.
-    let thread = tls::current();
-    if let Some(thread) = thread {
-        thread.moving.1.store(cell.0, Relaxed);
-        thread.moving.0.store(old, Relaxed);
+    // Out of the map before the real call, after which the address may be another thread's; until the new one is in the map a
+    // snapshot finds both by `moving`.
+    let moving = tls::current().map(|thread| &thread.moving);
+    if let Some(moving) = moving {
+        moving.cell.store(cell.0, Relaxed);
+        moving.size.store(size, Relaxed);
+        moving.sp.store(sp, Relaxed);
+        moving.addr.store(old, Relaxed);
     }
     let before = if state::ZERO.load(Relaxed) { usable(old) } else { 0 };
     TRACKER.live.take(old);
@@ -217,10 +219,11 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     if new == 0 && size != 0 {
         TRACKER.live.set(old, cell);
     }
-    if let Some(thread) = thread {
-        thread.moving.0.store(0, Relaxed);
+    born(fresh(new, before), size, Caller { sp, fp });
+    if let Some(moving) = moving {
+        moving.addr.store(0, Relaxed);
     }
-    born(fresh(new, before), size, Caller { sp, fp })
+    new
 }
 
 pub extern "C" fn reallocarray(old: usize, count: usize, size: usize, sp: usize, fp: usize) -> usize {

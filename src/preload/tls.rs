@@ -32,6 +32,18 @@ pub struct Operator {
     pub deletes: bool,
 }
 
+/// A realloc that is under way.
+#[repr(C)]
+pub struct Moving {
+    /// The block that is moved; 0: none.
+    pub addr: AtomicUsize,
+    pub cell: AtomicU32,
+    /// The size that it is to have.
+    pub size: AtomicUsize,
+    /// The caller's stack pointer: the new block's address stands below, or in a register, until it is in the live map.
+    pub sp: AtomicUsize,
+}
+
 /// One thread's state. Only its own thread changes it; the snapshot child reads `tid` and `moving`.
 #[repr(C)]
 pub struct Thread {
@@ -42,8 +54,7 @@ pub struct Thread {
     pub tid: AtomicU32,
     pub stack: Cell<OwnStack>,
     pub operator: Cell<Option<Operator>>,
-    /// The block that realloc is moving, and its cell; 0: none.
-    pub moving: (AtomicUsize, AtomicU32),
+    pub moving: Moving,
     pub sampler: Cell<Sampler>,
     pub trace: Cell<Trace>,
     ids: [Cell<(u64, u32)>; IDS],
@@ -220,17 +231,14 @@ pub fn init() {
     }
 }
 
-/// Blocks that realloc is moving in some thread at this moment. For the snapshot child, which takes no lock.
-pub fn moving() -> impl Iterator<Item = (usize, u32)> {
+/// The threads in which a realloc is under way at this moment. For the snapshot child, which takes no lock.
+pub fn moving() -> impl Iterator<Item = &'static Thread> {
     // SAFETY: nobody writes in the child; the parent's lock may be held by a thread that is not here.
     let pool = unsafe { &*POOL.data_ptr() };
     pool.slabs[..pool.used.min(pool.slabs.len())].iter().flat_map(|slab| {
         // SAFETY: a slab holds SLAB blocks and stays mapped.
         let threads = unsafe { core::slice::from_raw_parts(*slab as *const Thread, SLAB) };
-        threads
-            .iter()
-            .map(|thread| (thread.moving.0.load(Relaxed), thread.moving.1.load(Relaxed)))
-            .filter(|moving| moving.0 != 0)
+        threads.iter().filter(|thread| thread.moving.addr.load(Relaxed) != 0)
     })
 }
 

@@ -68,6 +68,10 @@ impl Cell {
     pub const fn slack(self) -> u32 {
         self.0 >> 17 & 31
     }
+    /// The same of a block all of whose usable bytes count: its size may be changing.
+    pub const fn without_slack(self) -> Self {
+        Self(self.0 & !(31 << 17))
+    }
     pub fn stack(self) -> Option<StackId> {
         StackId::new(self.0 >> 5 & 0x7ff | (self.0 >> 22) << 11)
     }
