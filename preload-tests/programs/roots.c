@@ -82,6 +82,11 @@ static void *library_tls_thread(void *_) {
     return 0;
 }
 static void in_library_tls_of_thread(void) { start(library_tls_thread); }
+static void *library_tls_thread_that_ends(void *_) {
+    in_library_tls();
+    return _;
+}
+static void in_library_tls_of_ended_thread(void) { start_and_join(library_tls_thread_that_ends); }
 
 // Stacks
 static void *stack_thread(void *_) {
@@ -154,10 +159,54 @@ static void coroutine_on_block(void) {
     suspend_on(stack_block);
 }
 static void coroutine_on_mapping(void) { suspend_on(map(256 << 10)); }
+// The program ends while main stands on a coroutine's stack that holds no pointer any more.
+static void exit_here(void) {
+    below(put_hidden);
+    scrub();
+    exit(0);
+}
+static void exit_on(void *stack) {
+    getcontext(&second);
+    second.uc_stack.ss_sp = stack;
+    second.uc_stack.ss_size = 256 << 10;
+    second.uc_link = 0;
+    makecontext(&second, exit_here, 0);
+    swapcontext(&first, &second);
+}
+static void lost_on_running_block(void) { exit_on(stack_block = malloc(256 << 10)); }
+static void lost_on_running_mapping(void) { exit_on(map(256 << 10)); }
 static void handler(int _) {
     (void)_;
     park();
 }
+// An alternate signal stack whose address only the kernel keeps.
+static NOINLINE void set_alternate(void) {
+    void *block = make();
+    hidden = ~(uintptr_t)block;
+    stack_t stack = {.ss_sp = realloc(block, 64 << 10), .ss_size = 64 << 10};
+    check(sigaltstack(&stack, 0) == 0);
+}
+static void as_alternate_stack(void) { below(set_alternate); }
+static void as_former_alternate_stack(void) {
+    below(set_alternate);
+    stack_t none = {.ss_flags = SS_DISABLE};
+    check(sigaltstack(&none, 0) == 0);
+}
+// What a handler that has returned has left on it.
+static void handle(int _) {
+    (void)_;
+    put_hidden();
+    Slot left = (Slot)~hidden;
+    (void)left;
+}
+static void left_on_alternate_stack(int of_malloc) {
+    stack_t stack = {.ss_sp = of_malloc ? malloc(64 << 10) : map(64 << 10), .ss_size = 64 << 10};
+    struct sigaction action = {.sa_handler = handle, .sa_flags = SA_ONSTACK};
+    check(sigaltstack(&stack, 0) == 0 && sigaction(SIGUSR1, &action, 0) == 0);
+    raise(SIGUSR1);
+}
+static void left_on_alternate_block(void) { left_on_alternate_stack(1); }
+static void left_on_alternate_mapping(void) { left_on_alternate_stack(0); }
 static void *alternate_thread(void *_) {
     (void)_;
     stack_t stack = {.ss_sp = map(64 << 10), .ss_size = 64 << 10};
@@ -209,6 +258,18 @@ static void *argument_thread(void *_) {
     return 0;
 }
 static void in_argument(void) { start(argument_thread); }
+// A thread that has had the pointer as its argument, forgets it, and waits.
+static void *dropping_thread(void *_) {
+    (void)_;
+    park();
+    return 0;
+}
+static void in_dropped_argument(void) {
+    pthread_t thread;
+    char byte;
+    below(put_hidden);
+    check(pthread_create(&thread, 0, dropping_thread, (void *)~hidden) == 0 && read(ready[0], &byte, 1) == 1);
+}
 
 // Thread-local storage
 static __thread Slot tls;
@@ -408,13 +469,21 @@ static const struct {
     {"red_zone", in_red_zone},
     {"coroutine_on_block", coroutine_on_block},
     {"coroutine_on_mapping", coroutine_on_mapping},
+    {"lost_on_running_block", lost_on_running_block},
+    {"lost_on_running_mapping", lost_on_running_mapping},
+    {"alternate_stack", as_alternate_stack},
+    {"former_alternate_stack", as_former_alternate_stack},
+    {"left_on_alternate_block", left_on_alternate_block},
+    {"left_on_alternate_mapping", left_on_alternate_mapping},
     {"below_alternate_stack", below_alternate_stack},
     {"register", in_register},
     {"vector_register", in_vector_register},
     {"argument", in_argument},
+    {"dropped_argument", in_dropped_argument},
     {"tls", in_tls},
     {"tls_of_thread", in_tls_of_thread},
     {"tls_of_ended_thread", in_tls_of_ended_thread},
+    {"library_tls_of_ended_thread", in_library_tls_of_ended_thread},
     {"stack_of_ended_thread", on_stack_of_ended_thread},
     {"specific", in_specific},
     {"late_specific", in_late_specific},

@@ -81,6 +81,27 @@ fn stack_of_a_coroutine() {
 }
 
 #[test]
+fn stack_of_a_coroutine_that_asks_for_the_scan_keeps_nothing_of_ours() {
+    never_kept("lost_on_running_block");
+    never_kept("lost_on_running_mapping");
+}
+
+#[test]
+fn argument_that_a_thread_has_dropped() {
+    never_kept("dropped_argument");
+}
+
+#[test]
+fn alternate_signal_stack_is_in_use_without_what_is_left_on_it() {
+    for stop in ["ptrace", "signal"] {
+        run("alternate_stack", &format!("stop={stop}")).expect_clean();
+        run("former_alternate_stack", &format!("stop={stop}")).expect_leaks(1, 64 << 10);
+    }
+    never_kept("left_on_alternate_block");
+    never_kept("left_on_alternate_mapping");
+}
+
+#[test]
 fn popped_frames_keep_nothing() {
     never_kept("popped_frame");
     never_kept("popped_frame_of_thread");
@@ -123,6 +144,7 @@ fn pthread_specific_values() {
 #[test]
 fn ended_threads_keep_nothing() {
     never_kept("tls_of_ended_thread");
+    never_kept("library_tls_of_ended_thread");
     never_kept("stack_of_ended_thread");
 }
 

@@ -13,7 +13,7 @@ use crate::stop::State;
 use crate::threads::{Fate, Stack};
 use crate::tls::{self, Moving};
 use crate::unforked::Copied;
-use crate::{deepbind, own, regions, threads};
+use crate::{alternate, deepbind, own, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -59,12 +59,12 @@ pub unsafe fn roots<S: SizeOf>(
     // Ranges to be read as stacks and as thread-local storage.
     let (mut stacks, mut storage): (List<AddrRange>, List<AddrRange>) = (List::new(), List::new());
 
-    let mut live: List<u32> = List::new();
+    let (mut live, mut standing): (List<u32>, List<usize>) = (List::new(), List::new());
     let caller = Thread { tid: job.caller.tid, sp: job.caller.sp, tls: job.caller.tls };
     let stopped = job.crew.found().iter().filter(|thread| thread.state != State::Gone);
     let all = stopped.map(|thread| Thread { tid: thread.tid, sp: thread.sp, tls: thread.tls }).chain([caller]);
     for thread in all {
-        if !live.push(thread.tid) {
+        if !live.push(thread.tid) || !standing.push(thread.sp) {
             return Err(MEMORY);
         }
         let recorded = threads::stacks().find(|stack| stack.tid == thread.tid);
@@ -87,6 +87,14 @@ pub unsafe fn roots<S: SizeOf>(
             let _ = stacks.push(AddrRange::new(thread.sp.saturating_sub(RED_ZONE).max(block), end));
         }
     }
+    for range in alternate::stacks().filter(|range| !standing.iter().any(|sp| range.contains(*sp))) {
+        match marker.blocks.find(range.start) {
+            // A block that is more than the stack may hold anything.
+            Some((block, _)) if marker.blocks.extent(block) > range.len() + 4096 => marker.root_word(range.start),
+            _ => marker.hold(range.start),
+        }
+        exclude(&mut excluded, range)?;
+    }
     live.sort_unstable();
     unstopped(job, unseen);
 
@@ -108,7 +116,7 @@ pub unsafe fn roots<S: SizeOf>(
                 let block = other.block();
                 let _ = storage.push(AddrRange::new(block.start.max(other.entry), block.end.min(other.range.end)));
             }
-            _ => other.dtv().into_iter().for_each(|dtv| marker.root_word(dtv)),
+            _ => other.storage().for_each(|held| marker.hold(held)),
         }
     }
     unseen.add_count("thread", missed, b"were not found when the others were stopped; their stacks were taken whole");

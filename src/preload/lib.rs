@@ -5,6 +5,7 @@
 #![no_std]
 #![allow(unsafe_code)] // exported names, constructors
 
+mod alternate;
 mod check;
 mod child;
 mod deepbind;

@@ -89,6 +89,7 @@ functions! {
     FREE_SIZED, "free_sized";
     FREE_ALIGNED_SIZED, "free_aligned_sized";
     PTHREAD_CREATE, "pthread_create";
+    SIGALTSTACK, "sigaltstack";
     DLCLOSE, "dlclose";
     DLOPEN, "dlopen";
     DLMOPEN, "dlmopen";
@@ -290,6 +291,9 @@ pub fn usable_size(ptr: usize) -> usize {
 }
 pub fn pthread_create(thread: usize, attr: usize, start: usize, argument: usize) -> c_int {
     call!(PTHREAD_CREATE, fn(thread: usize, attr: usize, start: usize, argument: usize) -> c_int)
+}
+pub fn sigaltstack(new: usize, old: usize) -> c_int {
+    call!(SIGALTSTACK, fn(new: usize, old: usize) -> c_int)
 }
 pub fn dlclose(handle: usize) -> c_int {
     call!(DLCLOSE, fn(handle: usize) -> c_int)

@@ -6,7 +6,7 @@
 
 use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
-use crate::shims::{KEPT_REGISTERS, clone_sharing, thread_pointer};
+use crate::shims::{KEPT_REGISTERS, clone_onto, thread_pointer};
 use crate::state::TRACKER;
 use crate::stop::{self, Crew};
 use crate::{child, unforked};
@@ -33,6 +33,8 @@ pub struct Job {
     pub started_ns: u64,
     pub stop_us: u64,
     pub way: Way,
+    /// Our frames lie from here up to the caller's stack pointer.
+    low: usize,
     /// The helper's findings.
     child: isize,
     refused: i32,
@@ -65,8 +67,8 @@ struct Place(core::cell::UnsafeCell<Option<Job>>);
 // SAFETY: only the thread that holds the trigger's BUSY flag uses it.
 unsafe impl Sync for Place {}
 static JOB: Place = Place(core::cell::UnsafeCell::new(None));
-/// Lowest address of the helper's stack; 0: not mapped yet.
-static HELPER_STACK: AtomicUsize = AtomicUsize::new(0);
+/// Lowest address of the child's stack, which the helper's follows; 0: not mapped yet.
+static STACKS: AtomicUsize = AtomicUsize::new(0);
 static REFUSED: AtomicU32 = AtomicU32::new(0);
 
 /// Takes a snapshot and gives its pid; the threads run again. `None` if none could be taken: the ledger says why.
@@ -85,9 +87,13 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
             started_ns: 0,
             stop_us: 0,
             way: Way::Alone,
+            low: 0,
             child: 0,
             refused: 0,
         });
+    }
+    if STACKS.load(Relaxed) == 0 {
+        STACKS.store(arena::map(2 * STACK)?.start, Relaxed);
     }
     let job = job.as_mut()?;
     job.trigger = trigger;
@@ -105,7 +111,7 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     let way = settings::get().map_or("auto", |settings| settings.options.stop);
     if threads == 1 {
         job.way = Way::Alone;
-        clone_here(job, 0);
+        clone_child(job, 0);
         job.pause_ended();
     } else if way == "signal" || !by_ptrace(job) {
         if way == "ptrace" {
@@ -133,19 +139,31 @@ impl Job {
     }
 }
 
-/// The clone itself. In the child it does not return.
-fn clone_here(job: &mut Job, flags: usize) {
-    // SAFETY: without CLONE_VM and with stack 0 the child goes on here with a copy of everything; `child::run` never returns.
-    let result = unsafe { sys::syscall(nr::CLONE, [flags, 0, 0, 0, 0, 0]) };
-    if result == 0 {
-        child::run(job);
+/// The clone itself. The child begins on a stack of ours: the caller's may be a coroutine's, small, and full of roots.
+fn clone_child(job: &mut Job, flags: usize) {
+    let top = STACKS.load(Relaxed) + STACK;
+    if job.way != Way::Ptrace {
+        job.low = &raw const top as usize;
     }
+    // SAFETY: without CLONE_VM the child has a copy of everything, and its stack for itself.
+    let result = unsafe { clone_onto(flags, top, snapshot, &raw mut *job as usize) };
     job.child = result;
     if result > 0 && unforked::is_used() {
         wait_for_copies();
     }
     // Blocks born from now on are of the next interval; the others still stand.
     TRACKER.epoch.fetch_add(1, Relaxed);
+}
+
+extern "C" fn snapshot(job: usize) -> ! {
+    // SAFETY: the copy of the job that `clone_child` was called with.
+    let job = unsafe { &mut *(job as *mut Job) };
+    let (low, sp) = (job.low, job.caller.sp);
+    if low < sp && sp - low <= STACK {
+        // SAFETY: the frames that lead from the caller to the clone: nobody returns to them in this copy.
+        unsafe { core::slice::from_raw_parts_mut(low as *mut u8, sp - low) }.fill(0);
+    }
+    child::run(job)
 }
 
 /// The program stands still while the child reads what the clone has left out.
@@ -174,17 +192,13 @@ fn by_ptrace(job: &mut Job) -> bool {
     if REFUSED.load(Relaxed) > 3 {
         return false;
     }
-    if HELPER_STACK.load(Relaxed) == 0 {
-        let Some(stack) = arena::map(STACK) else { return false };
-        HELPER_STACK.store(stack.start, Relaxed);
-    }
-    let top = HELPER_STACK.load(Relaxed) + STACK;
+    let top = STACKS.load(Relaxed) + 2 * STACK;
     job.way = Way::Ptrace;
+    job.low = &raw const top as usize;
     GO.store(0, Relaxed);
     // SAFETY: the stack is ours and used by one helper at a time; `helper` uses no thread-local state and ends itself.
-    let helper = unsafe {
-        clone_sharing(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED, top, helper, &raw mut *job as usize)
-    };
+    let helper =
+        unsafe { clone_onto(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED, top, helper, &raw mut *job as usize) };
     if helper < 0 {
         job.refused = -helper as i32;
         return false;
@@ -236,7 +250,7 @@ extern "C" fn helper(job: usize) -> ! {
         Ok(()) => {
             job.stopped();
             // The snapshot becomes the program's child, not ours: we end at once.
-            clone_here(job, CLONE_PARENT);
+            clone_child(job, CLONE_PARENT);
             stop::ptrace::resume(&job.crew);
             job.pause_ended();
         }
@@ -267,7 +281,7 @@ fn by_signal(job: &mut Job) {
         job.way = Way::None;
     }
     job.stopped();
-    clone_here(job, 0);
+    clone_child(job, 0);
     stop::signal::resume();
     job.pause_ended();
 }

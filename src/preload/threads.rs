@@ -79,7 +79,7 @@ fn all() -> impl Iterator<Item = &'static Record> {
 extern "C-unwind" fn run(record: usize) -> usize {
     // SAFETY: `pthread_create` passed the address of a record, and records are never unmapped.
     let record = unsafe { &*(record as *const Record) };
-    let (start, argument) = (record.start.load(Relaxed), record.argument.load(Acquire));
+    let start = record.start.load(Relaxed);
     let pointer = thread_pointer();
     record.entry.store(core::ptr::from_ref(&pointer) as usize, Relaxed);
     // glibc has given this thread the stack of one that ended: that one's record is this thread's now.
@@ -97,10 +97,15 @@ extern "C-unwind" fn run(record: usize) -> usize {
     record.tid.store(sys::gettid(), Relaxed);
     record.pointer.store(pointer, Relaxed);
     record.state.store(STARTED, Release);
-    record.argument.store(0, Relaxed);
     // SAFETY: the start routine that the program gave, with its argument.
     let start = unsafe { core::mem::transmute::<usize, extern "C-unwind" fn(usize) -> usize>(start) };
-    start(argument)
+    enter(start, &record.argument)
+}
+
+/// By itself, so that the argument is in no register that is kept over calls: it would be a root for as long as the thread runs.
+#[inline(never)]
+extern "C-unwind" fn enter(start: extern "C-unwind" fn(usize) -> usize, argument: &AtomicUsize) -> usize {
+    start(argument.swap(0, Acquire))
 }
 
 fn own_stack() -> Option<OwnStack> {
@@ -156,9 +161,14 @@ impl Stack {
         control_block(self.pointer)
     }
 
-    /// The table of its thread-local storage, which stays in use when it has ended.
-    pub fn dtv(&self) -> Option<usize> {
-        sys::peek(self.block().start + CONTROL_BLOCK.dtv * 8).map(|[dtv]| dtv)
+    /// The table of its thread-local storage and what that has from malloc: in use when the thread has ended, until another
+    /// one gets its stack (glibc's allocatestack.c and dl-tls.c).
+    pub fn storage(&self) -> impl Iterator<Item = usize> {
+        let dtv = sys::peek(self.block().start + CONTROL_BLOCK.dtv * 8).map_or(0, |[dtv]| dtv);
+        // Before the table stands how many pairs follow, each of an address and of what is to be freed.
+        let pairs = sys::peek(dtv.wrapping_sub(16)).map_or(0, |[pairs]| pairs);
+        let held = (1..=pairs.min(1 << 16)).map_while(move |at| sys::peek(dtv + at * 16 + 8).map(|[held]| held));
+        core::iter::once(dtv).chain(held)
     }
 
     /// By glibc's control block, whose memory may be gone.

@@ -44,7 +44,14 @@ pub struct Moving {
     pub sp: AtomicUsize,
 }
 
-/// One thread's state. Only its own thread changes it; the snapshot child reads `tid` and `moving`.
+/// A thread's alternate signal stack; size 0: none.
+#[repr(C)]
+pub struct Alternate {
+    pub start: AtomicUsize,
+    pub size: AtomicUsize,
+}
+
+/// One thread's state. Only its own thread changes it; the snapshot child reads `tid`, `moving` and `alternate`.
 #[repr(C)]
 pub struct Thread {
     /// The walk's buffers are in use: a signal handler that allocates meanwhile gets no stack.
@@ -55,6 +62,7 @@ pub struct Thread {
     pub stack: Cell<OwnStack>,
     pub operator: Cell<Option<Operator>>,
     pub moving: Moving,
+    pub alternate: Alternate,
     pub sampler: Cell<Sampler>,
     pub trace: Cell<Trace>,
     ids: [Cell<(u64, u32)>; IDS],
@@ -158,6 +166,7 @@ fn first() -> Option<&'static Thread> {
     thread.stack.set(guess_stack(tid));
     thread.ticks.set(crate::trigger::TICKS);
     thread.rounds.set(0);
+    thread.alternate.size.store(0, Relaxed);
     // Short threads after each other, in one block, are short threads.
     thread.stacks.set(0);
     arm(thread);
@@ -231,14 +240,18 @@ pub fn init() {
     }
 }
 
-/// The threads in which a realloc is under way at this moment. For the snapshot child, which takes no lock.
+/// The threads in which a realloc is under way at this moment. For the snapshot child.
 pub fn moving() -> impl Iterator<Item = &'static Thread> {
+    all().filter(|thread| thread.moving.addr.load(Relaxed) != 0)
+}
+
+/// Every block, in use or not. For the snapshot child, which takes no lock.
+pub fn all() -> impl Iterator<Item = &'static Thread> {
     // SAFETY: nobody writes in the child; the parent's lock may be held by a thread that is not here.
     let pool = unsafe { &*POOL.data_ptr() };
     pool.slabs[..pool.used.min(pool.slabs.len())].iter().flat_map(|slab| {
         // SAFETY: a slab holds SLAB blocks and stays mapped.
-        let threads = unsafe { core::slice::from_raw_parts(*slab as *const Thread, SLAB) };
-        threads.iter().filter(|thread| thread.moving.addr.load(Relaxed) != 0)
+        unsafe { core::slice::from_raw_parts(*slab as *const Thread, SLAB) }
     })
 }
 

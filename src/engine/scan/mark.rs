@@ -35,6 +35,8 @@ pub struct Marker<'b, 'a, S: SizeOf> {
     exact_only: bool,
     /// What was read as roots, for [`Marker::disguised`].
     ranges: List<AddrRange>,
+    /// Blocks whose contents keep nothing.
+    held: List<usize>,
     /// Bytes of roots read.
     pub root_bytes: u64,
     pub reached: Count,
@@ -61,6 +63,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             possible: false,
             exact_only: false,
             ranges: List::new(),
+            held: List::new(),
             root_bytes: 0,
             reached: Count::default(),
             possibly: Count::default(),
@@ -94,6 +97,17 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         self.root_bytes += 8;
     }
 
+    /// Keeps the block that the word points into, whatever it holds.
+    pub fn hold(&mut self, word: usize) {
+        if let Some((block, _)) = self.blocks.find(word)
+            && self.blocks.mark(block)
+        {
+            let (size, _) = self.blocks.both(block);
+            self.reached.add(size);
+            self.starved |= !self.held.push(block);
+        }
+    }
+
     /// Follows everything reached so far, then what only interior pointers reach.
     pub fn drain(&mut self) {
         self.follow();
@@ -113,6 +127,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
     /// The ranges that were given to [`Marker::root_range`] are still readable.
     pub unsafe fn disguised(&mut self, plain: impl Fn(usize) -> usize) -> Count {
         let before = self.reached;
+        self.held.sort_unstable();
         loop {
             let mut unreached = self.blocks.unmarked();
             let Some(low) = unreached.next() else { break };
@@ -152,6 +167,9 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
                 read(self.blocks, range);
             }
             for block in self.blocks.iter().filter(|block| self.blocks.is_marked(*block)) {
+                if self.held.binary_search(&block).is_ok() {
+                    continue;
+                }
                 read(self.blocks, AddrRange::new(block, block + self.blocks.extent(block)));
             }
             self.starved |= starved;

@@ -292,17 +292,12 @@ pub unsafe extern "C" fn with_registers(argument: usize, function: unsafe extern
 /// Words that [`with_registers`] hands over; the last is the stack pointer.
 pub const KEPT_REGISTERS: usize = 7;
 
-/// Starts `entry(argument)` as a process that shares our memory (CLONE_VM), on a stack of its own. Gives its pid.
+/// Starts `entry(argument)` as a process, on a stack of its own. Gives its pid.
 ///
 /// # Safety
-/// `stack_top` is the end of mapped memory that nothing else uses until the process has ended; `entry` uses no thread-local
-/// state and never returns.
-pub unsafe fn clone_sharing(
-    flags: usize,
-    stack_top: usize,
-    entry: extern "C" fn(usize) -> !,
-    argument: usize,
-) -> isize {
+/// `stack_top` is the end of mapped memory that nothing else uses until the process has ended; with CLONE_VM `entry` uses no
+/// thread-local state.
+pub unsafe fn clone_onto(flags: usize, stack_top: usize, entry: extern "C" fn(usize) -> !, argument: usize) -> isize {
     let result;
     // SAFETY: the child starts with the given stack, loses every register but those moved here, and enters `entry` with an
     // aligned stack; the parent goes on behind the call.

@@ -1,0 +1,43 @@
+//! Alternate signal stacks. Often only the kernel keeps the address: the block is in use, but what a handler that has returned
+//! left in it keeps nothing.
+#![allow(unsafe_code)] // reads what the program gives to sigaltstack
+
+use crate::{real, tls};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering::Relaxed;
+use leakscan_engine::AddrRange;
+
+/// glibc's `stack_t`.
+#[repr(C)]
+struct SignalStack {
+    start: usize,
+    flags: c_int,
+    size: usize,
+}
+
+const SS_DISABLE: c_int = 2;
+
+/// sigaltstack: the program's, with a note of where the calling thread's alternate stack lies.
+#[unsafe(no_mangle)]
+pub extern "C" fn sigaltstack(new: usize, old: usize) -> c_int {
+    let result = real::sigaltstack(new, old);
+    if result == 0
+        && new != 0
+        && let Some(thread) = tls::current()
+    {
+        // SAFETY: the kernel has just read it.
+        let stack = unsafe { &*(new as *const SignalStack) };
+        let size = if stack.flags & SS_DISABLE == 0 { stack.size } else { 0 };
+        thread.alternate.size.store(size, Relaxed);
+        thread.alternate.start.store(stack.start, Relaxed);
+    }
+    result
+}
+
+/// Those of all threads. For the snapshot child.
+pub fn stacks() -> impl Iterator<Item = AddrRange> {
+    tls::all().filter(|thread| thread.tid.load(Relaxed) != 0).filter_map(|thread| {
+        let (start, size) = (thread.alternate.start.load(Relaxed), thread.alternate.size.load(Relaxed));
+        (size != 0).then(|| AddrRange::new(start, start.saturating_add(size)))
+    })
+}
