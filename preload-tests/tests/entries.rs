@@ -74,7 +74,11 @@ fn sizes_are_those_asked_for() {
 #[test]
 fn sizes_of_large_blocks_are_those_asked_for() {
     let bytes = 131_071 + (131_072 - 24) + 132_001 + (1 << 20) + ((1 << 20) + 7) + ((32 << 20) + 1) + ((64 << 20) - 13);
-    entry("large", "lose").run().expect_leaks(7, bytes);
+    // A word whose upper half is a stale pointer's may hit 64 MiB in their middle: 1 run in 100 has such a possible leak.
+    let report = entry("large", "lose").run().report();
+    let (leaked, possible) = (report.total(), &report.summary.possible);
+    assert_eq!((leaked.0 + possible.blocks, leaked.1 + possible.bytes), (7, bytes), "{report:?}");
+    assert!(possible.blocks <= 1, "{report:?}");
 }
 
 #[test]
