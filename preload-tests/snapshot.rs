@@ -10,15 +10,24 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The snapshot child of a process, once it has closed the program's descriptors; `None` while there is none such.
+    /// The snapshot child of a process, once it has closed the program's descriptors and set its watchdog; `None` while there is
+    /// none such.
     pub(crate) fn find(program: u32) -> Option<Self> {
         let pid = child_of(program)?;
-        let closed = fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|mut entries| entries.next().is_none());
-        if !closed {
+        // Its watchdog's signal, which the program blocked before it made the child, is let in last.
+        if signals(pid, "SigBlk:\t")? & ALARM != 0 {
             return None;
         }
         kill_process(number(pid), Signal::STOP).ok()?;
-        Some(Self { pid })
+        loop {
+            // Until then it may still come to its end.
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            match status.lines().find_map(|line| line.strip_prefix("State:\t"))?.as_bytes()[0] {
+                b'T' => return Some(Self { pid }),
+                b'Z' | b'X' => return None,
+                _ => std::thread::yield_now(),
+            }
+        }
     }
 
     /// Its process id.
@@ -32,11 +41,8 @@ impl Snapshot {
     /// # Panics
     /// If that does not come within a minute.
     pub fn wait_for_its_deadline(&self) {
-        const ALARM: u64 = 1 << (14 - 1);
         for _ in 0..6000 {
-            let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-            let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:\t")).expect("a line in status");
-            if u64::from_str_radix(pending, 16).unwrap() & ALARM != 0 {
+            if signals(self.pid, "ShdPnd:\t").expect("a line in status") & ALARM != 0 {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
@@ -59,6 +65,14 @@ impl Snapshot {
     pub fn kill(self) {
         kill_process(number(self.pid), Signal::KILL).unwrap();
     }
+}
+
+const ALARM: u64 = 1 << (14 - 1);
+
+/// A set of signals from a process's status; `None` if it is gone, or dead.
+fn signals(pid: u32, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    u64::from_str_radix(status.lines().find_map(|line| line.strip_prefix(name))?, 16).ok()
 }
 
 fn number(pid: u32) -> Pid {

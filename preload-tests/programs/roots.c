@@ -107,6 +107,7 @@ static void popped(void) { on_popped_frame(); }
 static void *popped_thread(void *_) {
     (void)_;
     on_popped_frame();
+    scrub_registers();
     park();
     return 0;
 }

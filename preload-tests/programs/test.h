@@ -7,10 +7,8 @@
 
 #define NOINLINE __attribute__((noinline, noclone))
 
-// Overwrites the stack below the caller, and every register that may hold a stale pointer.
-static NOINLINE __attribute__((unused)) void scrub(void) {
-    volatile char room[96 << 10];
-    for (size_t i = 0; i < sizeof room; i++) room[i] = 0;
+// Overwrites every register that may hold a stale pointer.
+static inline __attribute__((always_inline)) void scrub_registers(void) {
     __asm__ volatile("xor %%eax, %%eax\n xor %%ecx, %%ecx\n xor %%edx, %%edx\n xor %%esi, %%esi\n xor %%edi, %%edi\n"
                      "xor %%r8d, %%r8d\n xor %%r9d, %%r9d\n xor %%r10d, %%r10d\n xor %%r11d, %%r11d\n xor %%ebx, %%ebx\n"
                      "xor %%r12d, %%r12d\n xor %%r13d, %%r13d\n xor %%r14d, %%r14d\n xor %%r15d, %%r15d\n"
@@ -21,6 +19,13 @@ static NOINLINE __attribute__((unused)) void scrub(void) {
                          : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "rbx", "r12", "r13", "r14",
                            "r15", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
                            "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "memory");
+}
+
+// The stack below the caller, too.
+static NOINLINE __attribute__((unused)) void scrub(void) {
+    volatile char room[96 << 10];
+    for (size_t i = 0; i < sizeof room; i++) room[i] = 0;
+    scrub_registers();
 }
 
 // Calls `function` far down the stack and leaves nothing of it there.

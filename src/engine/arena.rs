@@ -5,7 +5,8 @@
 #![allow(unsafe_code)] // hands out mapped memory as references
 
 use crate::{AddrRange, sys};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// Ranges that the list holds; more than the largest program needs, since all but leaves of the live map are few and large.
 const LISTED: usize = 8192;
@@ -104,6 +105,25 @@ pub unsafe fn unmap(range: AddrRange) {
     let _ = unsafe { sys::unmap(range.start, range.len()) };
 }
 
+/// How much of the list is used: for [`release_since`].
+pub fn mark() -> usize {
+    OWN.used.load(Relaxed)
+}
+
+/// Gives back what was mapped since a [`mark`].
+///
+/// # Safety
+/// Nothing refers to any of it, and nobody has mapped or unmapped anything meanwhile but for this.
+pub unsafe fn release_since(mark: usize) {
+    for (start, end) in OWN.ranges.get(mark..OWN.used.load(Relaxed).min(LISTED)).unwrap_or_default() {
+        let range = AddrRange::new(start.load(Relaxed), end.load(Relaxed));
+        if range.start != 0 {
+            // SAFETY: by this function's own contract.
+            unsafe { unmap(range) };
+        }
+    }
+}
+
 /// A type whose all-zero bytes are a value and which needs no drop.
 ///
 /// # Safety
@@ -147,38 +167,42 @@ pub fn zeroed_shared<T: Zeroed>(len: usize) -> Option<&'static mut [T]> {
 }
 
 /// A growing list in mapped memory, for the snapshot child and other single owners.
-pub struct List<T: Zeroed + Copy + 'static> {
-    items: &'static mut [T],
+pub struct List<T: Copy> {
+    /// Mapped, page-aligned, this list's alone; the first `len` items are written.
+    items: *mut T,
+    capacity: usize,
     len: usize,
 }
 
-impl<T: Zeroed + Copy> Default for List<T> {
+impl<T: Copy> Default for List<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Zeroed + Copy> List<T> {
+impl<T: Copy> List<T> {
     pub const fn new() -> Self {
-        Self { items: &mut [], len: 0 }
+        Self { items: NonNull::dangling().as_ptr(), capacity: 0, len: 0 }
     }
 
     /// Adds an item; `false` if no memory could be mapped for it.
     #[must_use]
     #[inline]
     pub fn push(&mut self, item: T) -> bool {
-        if self.len == self.items.len() && !self.grow() {
+        if self.len == self.capacity && !self.grow() {
             return false;
         }
-        self.items[self.len] = item;
+        // SAFETY: there is room for more than `len` items.
+        unsafe { self.items.add(self.len).write(item) };
         self.len += 1;
         true
     }
 
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
-        self.len = self.len.checked_sub(1)?;
-        Some(self.items[self.len])
+        let last = *self.last()?;
+        self.len -= 1;
+        Some(last)
     }
 
     pub fn clear(&mut self) {
@@ -187,37 +211,95 @@ impl<T: Zeroed + Copy> List<T> {
 
     #[cold]
     fn grow(&mut self) -> bool {
-        let capacity = (self.items.len() * 2).max(65536 / size_of::<T>());
-        let Some(larger) = zeroed(capacity) else { return false };
-        larger[..self.len].copy_from_slice(&self.items[..self.len]);
+        let bytes = (self.capacity * size_of::<T>() * 2).max(PIECE);
+        let Some(range) = take_piece(bytes).or_else(|| map(bytes)) else { return false };
+        let items = range.start as *mut T;
+        // SAFETY: the new range is longer than the old one, and apart from it.
+        unsafe { items.copy_from_nonoverlapping(self.items, self.len) };
         // The old items go with the list that is left behind.
-        drop(core::mem::replace(self, List { items: larger, len: self.len }));
+        drop(core::mem::replace(self, List { items, capacity: range.len() / size_of::<T>(), len: self.len }));
         true
     }
 }
 
-impl<T: Zeroed + Copy> Drop for List<T> {
+impl<T: Copy> Drop for List<T> {
     fn drop(&mut self) {
-        if !self.items.is_empty() {
-            let start = self.items.as_ptr() as usize;
-            let bytes = size_of_val::<[T]>(self.items).next_multiple_of(4096);
-            // SAFETY: the items came from `zeroed` and are this list's alone.
-            unsafe { unmap(AddrRange::new(start, start + bytes)) };
+        if self.capacity != 0 {
+            let start = self.items as usize;
+            let range = AddrRange::new(start, (start + self.capacity * size_of::<T>()).next_multiple_of(4096));
+            if !give_piece(range) {
+                // SAFETY: the items came from `map` and are this list's alone.
+                unsafe { unmap(range) };
+            }
         }
     }
 }
 
-impl<T: Zeroed + Copy> core::ops::Deref for List<T> {
+impl<T: Copy> core::ops::Deref for List<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.items[..self.len]
+        // SAFETY: the first `len` items are written.
+        unsafe { core::slice::from_raw_parts(self.items, self.len) }
     }
 }
 
-impl<T: Zeroed + Copy> core::ops::DerefMut for List<T> {
+impl<T: Copy> core::ops::DerefMut for List<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.items[..self.len]
+        // SAFETY: as above.
+        unsafe { core::slice::from_raw_parts_mut(self.items, self.len) }
     }
+}
+
+// SAFETY: a list owns its items.
+unsafe impl<T: Copy + Send> Send for List<T> {}
+
+/// What a list begins with. Most lists need no more, and a scan has some twenty: they take their pieces from one mapping, and give
+/// them back to it.
+const PIECE: usize = 64 << 10;
+/// Pieces that are free, one bit each, and where the first lies; 0: not mapped yet.
+static FREE_PIECES: AtomicU32 = AtomicU32::new(u32::MAX);
+static PIECES: AtomicUsize = AtomicUsize::new(0);
+
+/// A piece, if that is what is asked for and one is free.
+fn take_piece(bytes: usize) -> Option<AddrRange> {
+    if bytes != PIECE {
+        return None;
+    }
+    let mut base = PIECES.load(Relaxed);
+    if base == 0 {
+        let range = map(PIECE * u32::BITS as usize)?;
+        base = match PIECES.compare_exchange(0, range.start, Relaxed, Relaxed) {
+            Ok(_) => range.start,
+            Err(theirs) => {
+                // SAFETY: nobody has been told of it.
+                unsafe { unmap(range) };
+                theirs
+            }
+        };
+    }
+    let mut free = FREE_PIECES.load(Relaxed);
+    while free != 0 {
+        // Acquire: whoever had the piece before has done with it.
+        match FREE_PIECES.compare_exchange_weak(free, free & (free - 1), Acquire, Relaxed) {
+            Ok(_) => {
+                let start = base + free.trailing_zeros() as usize * PIECE;
+                return Some(AddrRange::new(start, start + PIECE));
+            }
+            Err(now) => free = now,
+        }
+    }
+    None
+}
+
+/// Takes a piece back; `false` if the range is none.
+fn give_piece(range: AddrRange) -> bool {
+    let base = PIECES.load(Relaxed);
+    let index = range.start.wrapping_sub(base) / PIECE;
+    let ours = base != 0 && range.start >= base && index < u32::BITS as usize;
+    if ours {
+        FREE_PIECES.fetch_or(1 << index, Release);
+    }
+    ours
 }
 
 #[cfg(test)]
@@ -234,5 +316,16 @@ mod tests {
         let at = list.as_ptr() as usize;
         assert!(own_ranges().any(|range| range.contains(at)));
         assert_eq!(list.pop(), Some(99_999));
+    }
+
+    #[test]
+    fn lists_beyond_the_pieces_have_memory_of_their_own_and_pieces_come_back() {
+        for _ in 0..3 {
+            let mut lists: Vec<List<usize>> = (0..100).map(|_| List::new()).collect();
+            for (at, list) in lists.iter_mut().enumerate() {
+                assert!(list.push(at));
+            }
+            assert!(lists.iter().enumerate().all(|(at, list)| list[..] == [at]));
+        }
     }
 }

@@ -7,7 +7,7 @@
 use crate::emit::{self, Findings};
 use crate::forget::Audit;
 use crate::shims::{pointer_guard, unmangled};
-use crate::snapshot::{Job, spare_descriptors};
+use crate::snapshot::{self, Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop;
 use crate::unforked::Copied;
@@ -20,6 +20,7 @@ use leakscan_engine::scan::blocks::{Blocks, SizeOf};
 use leakscan_engine::scan::classify::leaked;
 use leakscan_engine::scan::fold::{Folds, Key, Seen, freed_since, seen_before};
 use leakscan_engine::scan::mark::{Count, Marker};
+use leakscan_engine::scan::resident::Pages;
 use leakscan_engine::sys::{self, Errno, nr};
 use leakscan_report::Trigger;
 
@@ -131,7 +132,8 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     }
     let earlier = shared.seen();
     let freed = freed_since(earlier, &TRACKER.live);
-    let mut blocks = Blocks::build(&TRACKER.live, &Sizes).ok_or(memory)?;
+    let mut pages = Pages::open().ok_or(memory)?;
+    let mut blocks = Blocks::build(&TRACKER.live, &Sizes, &mut pages).ok_or(memory)?;
     let mut found = Findings::new(job, begun);
     (found.check.confirmed_freed, found.check.suspected_freed) = freed;
 
@@ -146,7 +148,8 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let mut audit = Audit::default();
     audit.after(&mut marker, "the kernel");
     // SAFETY: this is the child, alone with its copy; faults are repaired.
-    let all_read = unsafe { gather::roots(job, options, &copied, &mut marker, &mut found.unseen, &mut audit)? };
+    let gathered =
+        unsafe { gather::roots(job, options, &copied, &mut pages, &mut marker, &mut found.unseen, &mut audit)? };
     marker.drain();
     // SAFETY: the roots are this process's own memory still.
     let disguised = unsafe { marker.disguised(|word| unmangled(word, secret)) };
@@ -191,7 +194,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
         let size = blocks.requested(block);
         unreachable += size as u64;
         let leader = leaders.next_if(|leader| leader.block == block);
-        let sure = all_read && (job.trigger == Trigger::Exit || seen_before(earlier, block, cell.0));
+        let sure = gathered.all_read && (job.trigger == Trigger::Exit || seen_before(earlier, block, cell.0));
         let stack = cell.stack().map_or(0, |id| id.get());
         let key = Key { kind: u8::from(leader.is_none()), confirmed: sure, stack };
         let fold = folds.entry(key).ok_or(memory)?;
@@ -232,7 +235,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     (stats.confirmed_blocks, stats.confirmed_bytes) = (confirmed.blocks, confirmed.bytes);
     found.unseen.add_count("page", REPAIRED.load(Relaxed) as usize, b"pages of the program could not be read");
 
-    emit::write(job, settings, shared, found, folds)?;
+    emit::write(job, settings, shared, found, folds, &gathered.modules)?;
     shared.publish(kept);
     Ok(())
 }
@@ -268,23 +271,27 @@ fn quiet_down(deadline: u64) {
     const CORE: usize = 4;
     // SAFETY: the kernel reads two words: no core dumps of this process.
     let _ = unsafe { sys::call(nr::SETRLIMIT, [CORE, [0usize; 2].as_ptr() as usize, 0, 0, 0, 0]) };
-    if let Ok(file) = sys::open(c"/proc/self/oom_score_adj", sys::O_WRONLY, 0) {
+    // (Of two processes with the same memory the kernel would end both.)
+    if !snapshot::is_in_place()
+        && let Ok(file) = sys::open(c"/proc/self/oom_score_adj", sys::O_WRONLY, 0)
+    {
         let _ = file.write_all(b"1000");
     }
     set_action(SIGALRM, 0);
     set_action(SIGSEGV, repair as *const () as usize);
     set_action(SIGBUS, repair as *const () as usize);
+    let timer = [0usize, 0, deadline as usize, 0];
+    // SAFETY: the kernel reads the four words of an `itimerval`.
+    let _ = unsafe { sys::call(nr::SETITIMER, [0, timer.as_ptr() as usize, 0, 0, 0, 0]) };
     // Everything stays blocked but the watchdog and the faults.
     let mask = !(1u64 << (SIGALRM - 1) | 1 << (SIGSEGV - 1) | 1 << (SIGBUS - 1));
     // SAFETY: SIG_SETMASK with a mask of 8 bytes that the kernel reads.
     let _ = unsafe { sys::call(nr::RT_SIGPROCMASK, [2, &raw const mask as usize, 0, 8, 0, 0]) };
-    let timer = [0usize, 0, deadline as usize, 0];
-    // SAFETY: the kernel reads the four words of an `itimerval`.
-    let _ = unsafe { sys::call(nr::SETITIMER, [0, timer.as_ptr() as usize, 0, 0, 0, 0]) };
 }
 
 /// A page could not be read (a file cut short, a mapping without permission): an empty one takes its place, in this copy.
 unsafe extern "C" fn repair(_: i32, info: *const usize, _: usize) {
+    snapshot::copy_is_needed();
     // SAFETY: the kernel gives a siginfo whose third word is the address for these signals.
     let page = unsafe { *info.add(2) } & !4095;
     const FIXED_PRIVATE_ANONYMOUS: usize = 0x10 | 2 | 0x20;

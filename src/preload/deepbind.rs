@@ -10,7 +10,7 @@ use crate::{real, settings};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use leakscan_engine::AddrRange;
-use leakscan_engine::arena::List;
+use leakscan_engine::arena::{self, List};
 use leakscan_engine::scan::blocks::{Blocks, SizeOf};
 use leakscan_engine::scan::mark::{How, Marker};
 use leakscan_engine::scan::resident::Pages;
@@ -60,6 +60,10 @@ pub extern "C" fn opening_apart(namespace: isize, mode: c_int) -> c_int {
 /// # Safety
 /// The block is in the live map, and a fault handler repairs pages that cannot be read.
 unsafe fn is_free<S: SizeOf>(blocks: &Blocks<'_, S>, addr: usize) -> bool {
+    // Unmapped, and mapped anew by us since.
+    if arena::own_ranges().any(|range| range.contains(addr)) {
+        return true;
+    }
     // SAFETY: glibc keeps the size, and whether the chunk before is in use (bit 0), in the word before each block.
     let header = |block: usize| unsafe { *((block - 8) as *const usize) };
     let size = header(addr) & !7;

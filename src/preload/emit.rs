@@ -2,7 +2,7 @@
 
 use crate::child::{Step, Stopped};
 use crate::ledger::Shared;
-use crate::modules::{self, MapsText, Module};
+use crate::modules::{self, Module};
 use crate::settings::{self, Settings};
 use crate::snapshot::Job;
 use crate::state::{BYPASSED, PYMALLOC, TRACKER, UNWINDER};
@@ -122,8 +122,8 @@ pub fn write(
     shared: &Shared,
     mut found: Findings,
     folds: Folds,
+    loaded: &[Module],
 ) -> Result<(), Stopped> {
-    let memory = Stopped(Step::Memory, Errno::ENOMEM);
     let ledger = shared.ledger;
     let leaks = found.stats.direct_blocks + found.stats.indirect_blocks;
     let freed = found.check.confirmed_freed + found.check.suspected_freed;
@@ -135,12 +135,14 @@ pub fn write(
     {
         return Ok(());
     }
-    let mut maps = MapsText::new();
-    let loaded = modules::list(maps.read().ok_or(Stopped(Step::Maps, Errno::ENOENT))?).ok_or(memory)?;
+    let begun = ledger.inode.load(Relaxed) != 0;
     let (file, new) = report_file::open(settings, ledger).map_err(|error| Stopped(Step::Open, error))?;
     let written = shared.written();
     if new {
-        written.fill(0);
+        // Clearing touches all their pages.
+        if begun {
+            written.fill(0);
+        }
         ledger.whole.store(0, Relaxed);
     }
     let number = ledger.scan.load(Relaxed) + 1;
@@ -152,7 +154,7 @@ pub fn write(
     writer.scan(number, job.trigger, sys::clock_ns(sys::CLOCK_REALTIME) / 1_000_000_000);
     let folds = folds.sorted();
     let wrong = misuse::all().flat_map(|misuse| [misuse.made, misuse.freed]);
-    stacks(&mut writer, folds.iter().map(|fold| fold.key.stack).chain(wrong), &loaded, written);
+    stacks(&mut writer, folds.iter().map(|fold| fold.key.stack).chain(wrong), loaded, written);
     counters(&mut found, shared, settings);
     found.stats.pause_us = pause(shared);
     found.stats.scan_ms = (sys::clock_ns(sys::CLOCK_MONOTONIC) - found.begun_ns) / 1_000_000;

@@ -5,9 +5,9 @@
 use crate::child::{Step, Stopped};
 use crate::emit::Unseen;
 use crate::forget::Audit;
-use crate::modules::{self, MapsText};
+use crate::modules::{self, MapsText, Module};
 use crate::shims::{TLS_ABOVE, TLS_BELOW};
-use crate::snapshot::{Job, Way};
+use crate::snapshot::{self, Job, Way};
 use crate::state::FOREIGN_ALLOCATOR;
 use crate::stop::State;
 use crate::threads::{Fate, Stack};
@@ -18,7 +18,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
 use leakscan_engine::scan::blocks::SizeOf;
-use leakscan_engine::scan::maps;
+use leakscan_engine::scan::maps::{self, Mapping};
 use leakscan_engine::scan::mark::{How, Marker};
 use leakscan_engine::scan::resident::Pages;
 use leakscan_engine::scan::roots::{self, ARENA, Class, Facts, Resident, normalize};
@@ -36,9 +36,25 @@ struct Thread {
     /// 0: unknown.
     sp: usize,
     tls: usize,
+    /// How far below its stack pointer it may keep words.
+    red_zone: usize,
 }
 
-/// See the module. Gives whether all that may hold pointers was read.
+impl Thread {
+    fn low(self) -> usize {
+        self.sp.saturating_sub(self.red_zone)
+    }
+}
+
+/// What [`roots`] has found beside the roots.
+pub struct Gathered {
+    /// All that may hold pointers was read.
+    pub all_read: bool,
+    /// The files with code.
+    pub modules: List<Module>,
+}
+
+/// See the module.
 ///
 /// # Safety
 /// In the snapshot child, with its fault handler in place.
@@ -46,13 +62,14 @@ pub unsafe fn roots<S: SizeOf>(
     job: &Job,
     options: &Options<'_>,
     copied: &Copied,
+    pages: &mut Pages,
     marker: &mut Marker<'_, '_, S>,
     unseen: &mut Unseen,
     audit: &mut Audit,
-) -> Result<bool, Stopped> {
+) -> Result<Gathered, Stopped> {
     let mut text = MapsText::new();
     let text = text.read().ok_or(Stopped(Step::Maps, Errno::ENOENT))?;
-    let mut pages = Pages::open().ok_or(MEMORY)?;
+    let mappings = &maps::list(text).ok_or(MEMORY)?;
     // What is read by itself, or not at all.
     let mut excluded: List<AddrRange> = List::new();
     let exclude = |excluded: &mut List<AddrRange>, range| excluded.push(range).then_some(()).ok_or(MEMORY);
@@ -60,15 +77,18 @@ pub unsafe fn roots<S: SizeOf>(
     let (mut stacks, mut storage): (List<AddrRange>, List<AddrRange>) = (List::new(), List::new());
 
     let (mut live, mut standing): (List<u32>, List<usize>) = (List::new(), List::new());
-    let caller = Thread { tid: job.caller.tid, sp: job.caller.sp, tls: job.caller.tls };
+    // It has called us, so that nothing of its own lies below.
+    let caller = Thread { tid: job.caller.tid, sp: job.caller.sp, tls: job.caller.tls, red_zone: 0 };
     let stopped = job.crew.found().iter().filter(|thread| thread.state != State::Gone);
-    let all = stopped.map(|thread| Thread { tid: thread.tid, sp: thread.sp, tls: thread.tls }).chain([caller]);
+    let all = stopped
+        .map(|thread| Thread { tid: thread.tid, sp: thread.sp, tls: thread.tls, red_zone: RED_ZONE })
+        .chain([caller]);
     for thread in all {
         if !live.push(thread.tid) || !standing.push(thread.sp) {
             return Err(MEMORY);
         }
         let recorded = threads::stacks().find(|stack| stack.tid == thread.tid);
-        let places = place(thread, recorded, job.pid, text);
+        let places = place(thread, recorded, job.pid, mappings);
         for range in places.stack.into_iter().filter(|range| !range.is_empty()) {
             exclude(&mut excluded, range)?;
             let _ = stacks.push(range);
@@ -84,7 +104,7 @@ pub unsafe fn roots<S: SizeOf>(
             && let Some((block, _)) = marker.blocks.find(thread.sp)
         {
             let end = block + marker.blocks.usable(block);
-            let _ = stacks.push(AddrRange::new(thread.sp.saturating_sub(RED_ZONE).max(block), end));
+            let _ = stacks.push(AddrRange::new(thread.low().max(block), end));
         }
     }
     for range in alternate::stacks().filter(|range| !standing.iter().any(|sp| range.contains(*sp))) {
@@ -132,9 +152,9 @@ pub unsafe fn roots<S: SizeOf>(
         }
     } else {
         let apart = deepbind::LOADED.load(Relaxed) != 0;
-        let heap = maps::parse(text).filter(|mapping| apart && mapping.path == b"[heap]");
+        let heap = mappings.iter().filter(|mapping| apart && mapping.path == b"[heap]");
         heap.for_each(|mapping| _ = shared.push(mapping.range));
-        allocator_memory(marker, &mut pages, text, |range| {
+        allocator_memory(marker, pages, mappings, |range| {
             let _ = apart && shared.push(range);
             exclude(&mut excluded, range)
         })?;
@@ -148,7 +168,7 @@ pub unsafe fn roots<S: SizeOf>(
                 None if tid == job.caller.tid => (job.caller.sp, &job.caller.registers[..]),
                 None => continue,
             };
-            moved(&thread.moving, sp, registers, marker, &mut pages);
+            moved(&thread.moving, sp, registers, marker, pages);
         }
     }
     for range in arena::own_ranges() {
@@ -182,7 +202,8 @@ pub unsafe fn roots<S: SizeOf>(
     }
     audit.after(marker, "thread-local storage");
     let mut ends: List<usize> = List::new();
-    for module in modules::list(text).ok_or(MEMORY)?.iter().filter(|module| module.end != 0) {
+    let modules = modules::list(mappings.iter().copied()).ok_or(MEMORY)?;
+    for module in modules.iter().filter(|module| module.end != 0) {
         ends.push(module.end).then_some(()).ok_or(MEMORY)?;
     }
     ends.sort_unstable();
@@ -193,7 +214,7 @@ pub unsafe fn roots<S: SizeOf>(
     let facts = Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, ends: &ends };
     let mut closed: List<AddrRange> = List::new();
     let planned = roots::plan(
-        text,
+        mappings,
         &facts,
         |root| {
             let (wanted, name) = match root.class {
@@ -219,14 +240,14 @@ pub unsafe fn roots<S: SizeOf>(
     if options.use_mappings {
         for &range in shared.iter() {
             // SAFETY: glibc's memory, as it was found; faults are repaired.
-            unsafe { deepbind::root_gaps(marker, &mut pages, range) }.ok_or(MEMORY)?;
+            unsafe { deepbind::root_gaps(marker, pages, range) }.ok_or(MEMORY)?;
         }
-        closed_pages(&closed, &mut pages, marker, unseen);
+        closed_pages(&closed, pages, marker, unseen);
         let all = copied.mark(marker, unseen);
         audit.after(marker, "mappings");
-        return Ok(all);
+        return Ok(Gathered { all_read: all, modules });
     }
-    Ok(true)
+    Ok(Gathered { all_read: true, modules })
 }
 
 /// The block that a realloc has made and that is not in the live map yet: its address is in a register, or on the stack below the
@@ -282,9 +303,9 @@ struct Places {
     dead: AddrRange,
 }
 
-fn place(thread: Thread, recorded: Option<Stack>, pid: u32, text: &[u8]) -> Places {
+fn place(thread: Thread, recorded: Option<Stack>, pid: u32, mappings: &[Mapping<'_>]) -> Places {
     let none = AddrRange::default();
-    let from = thread.sp.saturating_sub(RED_ZONE);
+    let from = thread.low();
     let mut places = Places { stack: [none; 2], storage: none, dead: none };
     if let Some(stack) = recorded {
         places.storage = AddrRange::new(stack.entry, stack.range.end);
@@ -293,7 +314,7 @@ fn place(thread: Thread, recorded: Option<Stack>, pid: u32, text: &[u8]) -> Plac
         places.dead = AddrRange::new(stack.range.start, low);
         return places;
     }
-    let around = |addr: usize| maps::parse(text).find(|mapping| mapping.range.contains(addr));
+    let around = |addr: usize| mappings.iter().find(|mapping| mapping.range.contains(addr));
     if thread.tid == pid && thread.tls != 0 {
         let low = around(thread.tls).map_or(thread.tls, |mapping| mapping.range.start);
         let high = around(thread.tls).map_or(thread.tls, |mapping| mapping.range.end);
@@ -305,7 +326,7 @@ fn place(thread: Thread, recorded: Option<Stack>, pid: u32, text: &[u8]) -> Plac
         places.stack[0] = AddrRange::new(from.max(mapping.range.start), mapping.range.end);
         // A pthread's that was not made through us: its control block lies on top, a guard below.
         let guarded =
-            maps::parse(text).any(|guard| guard.range.end == mapping.range.start && !guard.read && !guard.write);
+            mappings.iter().any(|guard| guard.range.end == mapping.range.start && !guard.read && !guard.write);
         let pthreads = mapping.range.contains(thread.tls) && thread.tls > thread.sp && guarded;
         if mapping.path == b"[stack]" || pthreads {
             places.dead = AddrRange::new(mapping.range.start, from.max(mapping.range.start));
@@ -351,11 +372,11 @@ fn registers<S: SizeOf>(job: &Job, marker: &mut Marker<'_, '_, S>) {
 fn allocator_memory<S: SizeOf>(
     marker: &Marker<'_, '_, S>,
     pages: &mut Pages,
-    text: &[u8],
+    mappings: &[Mapping<'_>],
     mut each: impl FnMut(AddrRange) -> Result<(), Stopped>,
 ) -> Result<(), Stopped> {
     for mapping in
-        maps::parse(text).filter(|mapping| mapping.is_anonymous() && mapping.read && mapping.write && !mapping.shared)
+        mappings.iter().filter(|mapping| mapping.is_anonymous() && mapping.read && mapping.write && !mapping.shared)
     {
         let mut at = mapping.range.start.next_multiple_of(ARENA);
         while at + 32 <= mapping.range.end {
@@ -404,6 +425,7 @@ fn closed_pages<S: SizeOf>(
     let mut count = 0;
     for &range in ranges {
         pages.each_resident(range, |run| {
+            snapshot::copy_is_needed();
             // SAFETY: changes this process's copy only.
             if unsafe { sys::call(nr::MPROTECT, [run.start, run.len(), sys::PROT_READ, 0, 0, 0]) }.is_ok() {
                 count += run.len() / 4096;

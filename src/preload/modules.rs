@@ -47,12 +47,12 @@ impl Module {
     }
 }
 
-/// The files with code in a maps text, by address. `None` without memory.
-pub fn list(text: &[u8]) -> Option<List<Module>> {
+/// The files with code among mappings, by address. `None` without memory.
+pub fn list<'a>(mappings: impl Iterator<Item = maps::Mapping<'a>>) -> Option<List<Module>> {
     let mut modules: List<Module> = List::new();
     // The first mapping of the file that is being gone through: a file's mappings follow each other.
     let mut first: Option<maps::Mapping<'_>> = None;
-    for mapping in maps::parse(text) {
+    for mapping in mappings {
         let named = mapping.inode != 0 || mapping.path == b"[vdso]";
         if !named {
             continue;
@@ -209,7 +209,7 @@ static NAMED: AtomicU32 = AtomicU32::new(0);
 pub extern "C" fn dlclose(handle: usize) -> c_int {
     // The list is made before, while names and build ids can still be read; nothing is locked during the real call, which
     // runs the library's destructors.
-    let before = CLOSED.try_lock().and_then(|mut closed| list(closed.before.read()?));
+    let before = CLOSED.try_lock().and_then(|mut closed| list(maps::parse(closed.before.read()?)));
     let result = crate::real::dlclose(handle);
     if let Some(before) = before {
         let mut closed = CLOSED.lock();

@@ -127,11 +127,13 @@ struct Pool {
     free: usize,
     slabs: [usize; 1024],
     used: usize,
+    /// Blocks of the last slab that were never used: not in the list yet, as that would touch them.
+    fresh: usize,
 }
 
 static POOL: Lock<Pool> = Lock::from_raw(
     <leakscan_engine::lock::RawFutex as lock_api::RawMutex>::INIT,
-    Pool { free: 0, slabs: [0; 1024], used: 0 },
+    Pool { free: 0, slabs: [0; 1024], used: 0, fresh: 0 },
 );
 static KEY: AtomicU32 = AtomicU32::new(u32::MAX);
 
@@ -188,20 +190,23 @@ fn guess_stack(tid: u32) -> OwnStack {
 
 fn take_block() -> Option<&'static Thread> {
     let mut pool = POOL.lock();
-    if pool.free == 0 {
+    if pool.free != 0 {
+        // SAFETY: the list holds addresses of blocks in slabs that stay mapped.
+        let thread = unsafe { &*(pool.free as *const Thread) };
+        pool.free = thread.next.get();
+        return Some(thread);
+    }
+    if pool.fresh == 0 {
         let slab = arena::zeroed::<Thread>(SLAB)?;
         let used = pool.used;
         *pool.slabs.get_mut(used)? = slab.as_ptr() as usize;
         pool.used += 1;
-        for thread in slab.iter() {
-            thread.next.set(pool.free);
-            pool.free = core::ptr::from_ref(thread) as usize;
-        }
+        pool.fresh = SLAB;
     }
-    // SAFETY: the list holds addresses of blocks in slabs that stay mapped.
-    let thread = unsafe { &*(pool.free as *const Thread) };
-    pool.free = thread.next.get();
-    Some(thread)
+    let slab = pool.slabs[pool.used - 1] as *const Thread;
+    pool.fresh -= 1;
+    // SAFETY: a slab holds SLAB blocks and stays mapped.
+    Some(unsafe { &*slab.add(pool.fresh) })
 }
 
 /// Sees to it that the block comes back when the thread ends, as late as the key's destructor can.
@@ -245,13 +250,15 @@ pub fn moving() -> impl Iterator<Item = &'static Thread> {
     all().filter(|thread| thread.moving.addr.load(Relaxed) != 0)
 }
 
-/// Every block, in use or not. For the snapshot child, which takes no lock.
+/// Every block that was ever used. For the snapshot child, which takes no lock.
 pub fn all() -> impl Iterator<Item = &'static Thread> {
     // SAFETY: nobody writes in the child; the parent's lock may be held by a thread that is not here.
     let pool = unsafe { &*POOL.data_ptr() };
-    pool.slabs[..pool.used.min(pool.slabs.len())].iter().flat_map(|slab| {
-        // SAFETY: a slab holds SLAB blocks and stays mapped.
-        unsafe { core::slice::from_raw_parts(*slab as *const Thread, SLAB) }
+    let used = pool.used.min(pool.slabs.len());
+    pool.slabs[..used].iter().enumerate().flat_map(move |(at, slab)| {
+        let fresh = if at + 1 == used { pool.fresh } else { 0 };
+        // SAFETY: a slab holds SLAB blocks and stays mapped; they are taken from its end.
+        unsafe { core::slice::from_raw_parts((*slab as *const Thread).add(fresh), SLAB - fresh) }
     })
 }
 

@@ -9,7 +9,7 @@ use crate::child::{Step, Stopped};
 use crate::emit::Unseen;
 use crate::ledger::Ledger;
 use crate::modules::MapsText;
-use crate::regions;
+use crate::{regions, snapshot};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -36,7 +36,7 @@ impl Copied {
     /// To be called before anything else is mapped in the copy, whose mappings are compared with the program's.
     pub fn take(pid: u32, ledger: &Ledger) -> Result<Self, Stopped> {
         let mut copied = Self { copies: List::new(), refused: 0, late: false };
-        if !is_used() {
+        if !is_used() || snapshot::is_in_place() {
             return Ok(copied);
         }
         let missing = missing(pid)?;
@@ -68,6 +68,9 @@ impl Copied {
     /// Reads the copies as roots. Gives whether they are all that there is, of one moment: what is missing may hold the pointers
     /// to blocks that look lost.
     pub fn mark<S: SizeOf>(&self, marker: &mut Marker<'_, '_, S>, unseen: &mut Unseen) -> bool {
+        if snapshot::is_in_place() {
+            return true;
+        }
         for copy in self.copies.iter() {
             // SAFETY: the buffers are ours.
             unsafe { marker.root_range(*copy, How::default()) };

@@ -70,7 +70,7 @@ pub struct Blocks<'a, S: SizeOf> {
 
 impl<'a, S: SizeOf> Blocks<'a, S> {
     /// Builds the index. `None` if there is no memory for it.
-    pub fn build(live: &'a LiveMap, sizes: &'a S) -> Option<Self> {
+    pub fn build(live: &'a LiveMap, sizes: &'a S, pages: &mut Pages) -> Option<Self> {
         let mut bases: List<usize> = List::new();
         for base in live.leaves() {
             bases.push(base).then_some(())?;
@@ -78,11 +78,10 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
         bases.sort_unstable();
         let leaves = leaf_slots(bases.len())?;
         let root = arena::zeroed::<u16>(ROOT)?;
-        let mut pages = Pages::open()?;
         let mut blocks = Blocks { live, sizes, leaves, root, used: 0, low: usize::MAX, span: 0, count: 0 };
         let mut high = 0;
         for (base, cells) in bases.iter().filter_map(|base| Some((*base, live.cells(*base)?))) {
-            let Some(leaf) = build_leaf(base, cells, &mut pages, &mut blocks.count)? else { continue };
+            let Some(leaf) = build_leaf(base, cells, pages, &mut blocks.count)? else { continue };
             blocks.low =
                 blocks.low.min(base + leaf.first * 1024 + leaf.starts[leaf.first].trailing_zeros() as usize * 16);
             let last = base + leaf.last * 1024 + (63 - leaf.starts[leaf.last].leading_zeros() as usize) * 16;
@@ -347,7 +346,7 @@ mod tests {
         const GIB: usize = 1 << 30;
         let addrs = [0x10_0000_0000, 0x10_0000_0040, 0x10_0000_0000 + GIB, 0x10_0000_0000 + 5 * GIB + 0x3ff_ff00];
         let map = live(&addrs);
-        let blocks = Blocks::build(&map, &Fixed(0x30)).unwrap();
+        let blocks = Blocks::build(&map, &Fixed(0x30), &mut Pages::open().unwrap()).unwrap();
         assert_eq!(blocks.count, 4);
         assert!(blocks.iter().eq(addrs));
         for addr in addrs {
@@ -365,7 +364,7 @@ mod tests {
     fn a_large_block_is_found_from_anywhere_inside() {
         let addrs = [0x20_0000_0000, 0x20_8000_0000];
         let map = live(&addrs);
-        let blocks = Blocks::build(&map, &Fixed(1 << 30)).unwrap();
+        let blocks = Blocks::build(&map, &Fixed(1 << 30), &mut Pages::open().unwrap()).unwrap();
         for offset in [1, 4096, 65 << 20, (1 << 30) - 1, 1 << 30] {
             assert_eq!(blocks.find(addrs[0] + offset), Some((addrs[0], Place::Interior)), "{offset:#x}");
             assert_eq!(blocks.find(addrs[1] + offset), Some((addrs[1], Place::Interior)), "{offset:#x}");
@@ -378,7 +377,7 @@ mod tests {
         // A break at 16 MiB, mappings below 2^47: a search leaf by leaf would take 2 million steps for each word.
         let addrs = [0x100_0000, 0x7fff_0000_8000];
         let map = live(&addrs);
-        let blocks = Blocks::build(&map, &Fixed(0x30)).unwrap();
+        let blocks = Blocks::build(&map, &Fixed(0x30), &mut Pages::open().unwrap()).unwrap();
         let misses = (0..1_000_000usize).filter(|i| blocks.find(0x7f00_0000_0000 + i * 4096).is_none()).count();
         assert_eq!(misses, 1_000_000);
         assert_eq!(blocks.find(addrs[1] - 1), None, "in the leaf, below its first block");
@@ -389,7 +388,7 @@ mod tests {
     fn marks_are_kept_apart_from_distances() {
         let addrs = [0x30_0000_0000, 0x30_0000_0000 + 0x8000, 0x30_0000_0000 + 0x2_0000];
         let map = live(&addrs);
-        let mut blocks = Blocks::build(&map, &Fixed(16)).unwrap();
+        let mut blocks = Blocks::build(&map, &Fixed(16), &mut Pages::open().unwrap()).unwrap();
         assert!(blocks.mark(addrs[1]) && !blocks.mark(addrs[1]));
         assert!(blocks.unmarked().eq([addrs[0], addrs[2]]));
         assert!(blocks.mark_extra(addrs[0]) && blocks.is_extra(addrs[0]) && !blocks.is_marked(addrs[0]));
@@ -399,7 +398,7 @@ mod tests {
     #[test]
     fn an_empty_map_has_no_blocks() {
         let map = live(&[]);
-        let blocks = Blocks::build(&map, &Fixed(16)).unwrap();
+        let blocks = Blocks::build(&map, &Fixed(16), &mut Pages::open().unwrap()).unwrap();
         assert_eq!((blocks.iter().count(), blocks.find(0x1000)), (0, None));
     }
 }

@@ -1,6 +1,7 @@
 //! `/proc/PID/maps`, line by line. Total: a line that is not one is left out.
 
 use crate::AddrRange;
+use crate::arena::List;
 
 /// One line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,12 @@ pub fn parse(text: &[u8]) -> impl Iterator<Item = Mapping<'_>> {
     text.split(|&byte| byte == b'\n').filter_map(line)
 }
 
+/// The same as a list. `None` without memory.
+pub fn list(text: &[u8]) -> Option<List<Mapping<'_>>> {
+    let mut mappings = List::new();
+    parse(text).all(|mapping| mappings.push(mapping)).then_some(mappings)
+}
+
 fn line(line: &[u8]) -> Option<Mapping<'_>> {
     let mut rest = line;
     let mut field = |end: u8| {
@@ -43,7 +50,7 @@ fn line(line: &[u8]) -> Option<Mapping<'_>> {
     let (start, end, access) = (hex(field(b'-')?)?, hex(field(b' ')?)?, field(b' ')?);
     let (offset, major, minor) = (hex(field(b' ')?)?, hex(field(b':')?)?, hex(field(b' ')?)?);
     let digits = rest.iter().position(|&byte| byte == b' ').unwrap_or(rest.len());
-    let inode = core::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+    let inode = number::<10>(&rest[..digits])?;
     let &[r, w, x, s] = access else { return None };
     Some(Mapping {
         range: AddrRange::new(start as usize, end as usize),
@@ -59,7 +66,16 @@ fn line(line: &[u8]) -> Option<Mapping<'_>> {
 }
 
 fn hex(digits: &[u8]) -> Option<u64> {
-    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+    number::<16>(digits)
+}
+
+fn number<const BASE: u32>(digits: &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for &digit in digits {
+        let digit = char::from(digit).to_digit(BASE)?;
+        value = value.checked_mul(BASE.into())?.checked_add(digit.into())?;
+    }
+    (!digits.is_empty()).then_some(value)
 }
 
 #[cfg(test)]

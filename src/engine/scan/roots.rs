@@ -3,7 +3,7 @@
 //! Pure decisions on the text of `/proc/PID/maps` and on ranges that the door has found out (its own memory, the
 //! allocator's, thread stacks), so that tests can feed it numbers. It gave no false leak in 40 scans of 12 real programs.
 
-use super::maps::{self, Mapping};
+use super::maps::Mapping;
 use super::mark::How;
 use crate::AddrRange;
 use crate::arena::{List, Zeroed};
@@ -67,27 +67,31 @@ fn file(mapping: &Mapping<'_>) -> FileId {
 /// without any permission (PROT_NONE), which may hold pointers that cannot be read.
 ///
 /// `false` without memory for the list of loaded files.
-pub fn plan(text: &[u8], facts: &Facts<'_>, mut each: impl FnMut(Root), mut unreadable: impl FnMut(AddrRange)) -> bool {
+pub fn plan(
+    mappings: &[Mapping<'_>],
+    facts: &Facts<'_>,
+    mut each: impl FnMut(Root),
+    mut unreadable: impl FnMut(AddrRange),
+) -> bool {
     let mut loaded: List<FileId> = List::new();
-    for mapping in maps::parse(text).filter(|mapping| mapping.exec && mapping.inode != 0) {
-        if loaded.last() != Some(&file(&mapping)) && !loaded.push(file(&mapping)) {
+    for mapping in mappings.iter().filter(|mapping| mapping.exec && mapping.inode != 0) {
+        if loaded.last() != Some(&file(mapping)) && !loaded.push(file(mapping)) {
             return false;
         }
     }
     let is_loaded = |mapping: &Mapping<'_>| mapping.inode != 0 && loaded.contains(&file(mapping));
     let mut before: Option<Before> = None;
-    let mut mappings = maps::parse(text).peekable();
-    while let Some(mapping) = mappings.next() {
-        let data = is_loaded(&mapping) && !mapping.shared;
+    for (at, mapping) in mappings.iter().enumerate() {
+        let data = is_loaded(mapping) && !mapping.shared;
         let next_writable = mappings
-            .peek()
-            .is_some_and(|next| next.write && next.range.start == mapping.range.end && file(next) == file(&mapping));
+            .get(at + 1)
+            .is_some_and(|next| next.write && next.range.start == mapping.range.end && file(next) == file(mapping));
         let ended = |end: usize| facts.ends.binary_search(&end).is_ok();
         let follows = before.filter(|before| before.end == mapping.range.start);
         let relro = data
             && !mapping.write
             && !mapping.exec
-            && (next_writable || follows.is_some_and(|before| before.file == file(&mapping)));
+            && (next_writable || follows.is_some_and(|before| before.file == file(mapping)));
         let bss = mapping.is_anonymous()
             && !mapping.path.starts_with(b"[")
             && follows.is_some_and(|before| !ended(before.end));
@@ -96,7 +100,7 @@ pub fn plan(text: &[u8], facts: &Facts<'_>, mut each: impl FnMut(Root), mut unre
         // Where the file's memory ends, what follows is a mapping of its own.
         let stranger = border.filter(|border| bss && *border < mapping.range.end);
         let goes_on = ((data && mapping.write) || bss) && stranger.is_none();
-        before = goes_on.then_some(Before { end: mapping.range.end, file: file(&mapping), libc });
+        before = goes_on.then_some(Before { end: mapping.range.end, file: file(mapping), libc });
         if mapping.is_kernels() {
             continue;
         }
@@ -112,7 +116,7 @@ pub fn plan(text: &[u8], facts: &Facts<'_>, mut each: impl FnMut(Root), mut unre
         } else if data && (mapping.write || relro) || bss && mapping.write {
             root(Class::Globals, how(libc), Resident::Private)
         } else if mapping.shared {
-            if is_memory(&mapping) { root(Class::Mappings, how(false), Resident::Shared) } else { None }
+            if is_memory(mapping) { root(Class::Mappings, how(false), Resident::Shared) } else { None }
         } else if mapping.inode != 0 {
             if mapping.write { root(Class::Mappings, how(false), Resident::Private) } else { None }
         } else if mapping.path == b"[stack]" {
@@ -222,6 +226,7 @@ pub fn looks_like_arena(at: usize, words: [usize; 4]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::maps;
     use super::*;
 
     const MAPS: &[u8] = b"\
@@ -251,7 +256,7 @@ mod tests {
         let mut roots = Vec::new();
         let facts = Facts { excluded, heap_is_allocators, sbrk, ends: &[0x17000, 0x53000] };
         assert!(plan(
-            MAPS,
+            &maps::list(MAPS).unwrap(),
             &facts,
             |root| roots.push((root.range.start, root.range.end, root.class, root.how)),
             |_| {}
@@ -299,7 +304,7 @@ mod tests {
     fn unreadable_private_memory_is_named() {
         let mut unreadable = Vec::new();
         let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &[], ends: &[] };
-        assert!(plan(MAPS, &facts, |_| {}, |range| unreadable.push(range)));
+        assert!(plan(&maps::list(MAPS).unwrap(), &facts, |_| {}, |range| unreadable.push(range)));
         assert_eq!(unreadable, [AddrRange::new(0x61000, 0x62000)]);
     }
 
@@ -308,7 +313,12 @@ mod tests {
         let of = |ends: &[usize]| {
             let mut roots = Vec::new();
             let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &[], ends };
-            assert!(plan(MAPS, &facts, |root| roots.push((root.range.start, root.class, root.how.exact_only)), |_| {}));
+            assert!(plan(
+                &maps::list(MAPS).unwrap(),
+                &facts,
+                |root| roots.push((root.range.start, root.class, root.how.exact_only)),
+                |_| {}
+            ));
             roots.retain(|root| (0x15000..0x17000).contains(&root.0) || (0x52000..0x53000).contains(&root.0));
             roots
         };

@@ -3,6 +3,7 @@
 use super::blocks::{Blocks, SizeOf};
 use super::classify::leaked;
 use super::mark::{How, Marker};
+use super::resident::Pages;
 use crate::AddrRange;
 use crate::record::live_map::{Cell, Family, LiveMap};
 use proptest::prelude::*;
@@ -42,7 +43,7 @@ impl Heap {
 
     /// Marked and possible blocks from these roots, then (leader, blocks behind) of the rest.
     fn scan(&self, roots: &[usize]) -> (Vec<usize>, Vec<usize>, Vec<(usize, u64)>) {
-        let mut blocks = Blocks::build(&self.live, &Fixed).unwrap();
+        let mut blocks = Blocks::build(&self.live, &Fixed, &mut Pages::open().unwrap()).unwrap();
         let mut marker = Marker::new(&mut blocks);
         let range = AddrRange::new(roots.as_ptr() as usize, roots.as_ptr() as usize + size_of_val(roots));
         #[allow(unsafe_code)]

@@ -79,6 +79,11 @@ impl Crew {
         })
     }
 
+    /// One without room, where there is nobody to stop.
+    pub fn alone() -> Self {
+        Self { threads: &mut [], used: 0, vectors: &mut [], directory: &mut [], overflow: 0 }
+    }
+
     pub fn room(&self) -> usize {
         self.threads.len()
     }
