@@ -44,7 +44,7 @@ impl Outcome {
     /// All reports in the app's folder.
     #[must_use]
     pub fn reports(&self) -> Vec<Report> {
-        self.files().into_iter().map(Report::read).collect()
+        self.files().into_iter().map(|path| Report::read(path, None)).collect()
     }
 
     /// The report of the program itself.
@@ -56,6 +56,15 @@ impl Outcome {
         self.report_of(self.pid)
     }
 
+    /// What it was at the end of its scan number `scan`.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn report_of_scan(&self, scan: u32) -> Report {
+        Report::read(self.app.path(&format!("leakscan.{}", self.pid)), Some(scan))
+    }
+
     /// The report of a process that it has started.
     ///
     /// # Panics
@@ -64,7 +73,7 @@ impl Outcome {
     pub fn report_of(&self, pid: u32) -> Report {
         let path = self.app.path(&format!("leakscan.{pid}"));
         assert!(path.exists(), "no {}, but {:?}\n{self:?}", path.display(), self.files());
-        Report::read(path)
+        Report::read(path, None)
     }
 
     /// A number that the program's last whole scan has measured: a field of the report's `stats` line.

@@ -42,6 +42,8 @@ pub struct Leak {
     pub blocks: u64,
     pub bytes: u64,
     pub exact: bool,
+    pub error_blocks: u64,
+    pub error_bytes: u64,
     pub first_scan: u32,
     pub indirect_blocks: u64,
     pub indirect_bytes: u64,
@@ -87,8 +89,11 @@ pub struct Totals {
 }
 
 impl Report {
-    pub(crate) fn read(path: PathBuf) -> Self {
+    pub(crate) fn read(path: PathBuf, scan: Option<u32>) -> Self {
         let mut command = crate::command(["report", "--format", "json", "--all"]);
+        if let Some(scan) = scan {
+            command.args(["--scan", &scan.to_string()]);
+        }
         Self::from_json(&crate::must(command.arg(path)))
     }
 

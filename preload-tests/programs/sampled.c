@@ -1,4 +1,5 @@
-// Loses and keeps many blocks: `many` loses 40,000 blocks of 1,000 bytes here and 4,000 of 10,000 bytes there.
+// Loses and keeps many blocks: 40,000 of 1,000 bytes here and 4,000 of 10,000 bytes there. With the word "live", few at a time, and
+// scans in between.
 #include "test.h"
 static NOINLINE void lose_small(void) {
     for (int i = 0; i < 40000; i++) memset(malloc(1000), 0, 1000);
@@ -13,7 +14,24 @@ static NOINLINE void keep(void) {
 static NOINLINE void churn(void) {
     for (int i = 0; i < 100000; i++) free(malloc((size_t)i % 3000));
 }
-int main(void) {
+static NOINLINE void lose_odd(void) {
+    for (int i = 0; i < 50; i++) memset(malloc(777), 0, 777);
+}
+static NOINLINE void lose_other(void) {
+    for (int i = 0; i < 50; i++) memset(malloc(555), 0, 555);
+}
+static int live(void) {
+    below(lose_odd);
+    scan();
+    below(lose_odd);
+    below(lose_other);
+    scan();
+    below(lose_odd);
+    return 0;
+}
+int main(int count, char **words) {
+    (void)words;
+    if (count > 1) return live();
     below(churn);
     below(lose_small);
     below(churn);

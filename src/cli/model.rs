@@ -102,6 +102,9 @@ pub struct Leak {
     pub blocks: u64,
     pub bytes: u64,
     pub exact: bool,
+    /// Standard errors of an estimate.
+    pub error_blocks: u64,
+    pub error_bytes: u64,
     pub indirect_blocks: u64,
     pub indirect_bytes: u64,
     /// The number of the first scan that has this kind and stack, in whatever status.
@@ -353,6 +356,8 @@ impl Builder {
                 blocks: row.blocks,
                 bytes: row.bytes,
                 exact: row.exact,
+                error_blocks: row.error_blocks,
+                error_bytes: row.error_bytes,
                 indirect_blocks: row.indirect_blocks,
                 indirect_bytes: row.indirect_bytes,
                 first_scan: past.map_or(number, |past| past.first_number),

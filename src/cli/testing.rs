@@ -104,7 +104,18 @@ impl Maker {
 }
 
 pub fn leak(kind: Kind, status: Status, stack: u32, blocks: u64, bytes: u64) -> Leak {
-    Leak { kind, status, stack, blocks, bytes, exact: true, indirect_blocks: 0, indirect_bytes: 0 }
+    Leak {
+        kind,
+        status,
+        stack,
+        blocks,
+        bytes,
+        exact: true,
+        error_blocks: 0,
+        error_bytes: 0,
+        indirect_blocks: 0,
+        indirect_bytes: 0,
+    }
 }
 
 pub fn module(path: &str, build_id: &[u8], write: &mut Writer<Bytes>) {

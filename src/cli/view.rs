@@ -123,8 +123,7 @@ fn leak_rows(
     paint: Paint,
 ) -> io::Result<()> {
     let status = paint.with(if leak.status == Status::Confirmed { RED } else { YELLOW }, leak.status.word());
-    let about = if leak.exact { "" } else { "about " };
-    let size = paint.with(BOLD, format!("{about}{}   {}", counted(leak.blocks, "block"), bytes(leak.bytes)));
+    let size = paint.with(BOLD, size(leak));
     write!(out, "\n{}  {}  {status}   {size}", paint.with(BOLD, format!("#{rank}")), leak.kind.word())?;
     if let Some(history) = history(report, leak) {
         write!(out, "   {history}")?;
@@ -134,6 +133,19 @@ fn leak_rows(
     }
     writeln!(out)?;
     stack(out, report, leak.stack, symbolizer, paint)
+}
+
+/// Blocks and bytes; of an estimate, with the interval that the truth is in in 19 of 20 cases.
+fn size(leak: &Leak) -> String {
+    let (blocks, total) = (counted(leak.blocks, "block"), bytes(leak.bytes));
+    let off = |error: u64| (error as f64 * 1.96).ceil() as u64;
+    match (leak.exact, leak.error_blocks) {
+        (true, _) => format!("{blocks}   {total}"),
+        (false, 0) => format!("about {blocks}   {total}"),
+        (false, error) => {
+            format!("about {blocks} ± {}   {total} ± {}", count(off(error)), bytes(off(leak.error_bytes)))
+        }
+    }
 }
 
 fn stack(

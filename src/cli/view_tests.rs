@@ -55,6 +55,23 @@ without file and line:
 }
 
 #[test]
+fn an_estimate_is_shown_with_its_error() {
+    let report = Maker::new("-").scan(1, Trigger::Exit, |write| {
+        let estimate = |stack, error_blocks, error_bytes| Leak {
+            exact: false,
+            error_blocks,
+            error_bytes,
+            ..leak(Direct, Confirmed, stack, 12_345, 3 << 20)
+        };
+        write.leak(&estimate(1, 100, 1 << 20));
+        write.leak(&estimate(2, 0, 0));
+    });
+    let text = shown(&report.report(), None, &view(Format::Text));
+    assert!(text.contains("   about 12,345 blocks ± 196   3.0 MiB ± 2.0 MiB\n"), "{text}");
+    assert!(text.contains("   about 12,345 blocks   3.0 MiB\n"), "{text}");
+}
+
+#[test]
 fn what_is_shown_can_be_chosen() {
     let report = two_scans().report();
     let text = |view: View| shown(&report, None, &view);

@@ -60,6 +60,8 @@ options! {
         "seconds between scans of the running program; 0: none";
     sample: u64 = Type::Bytes, "0",
         "record the stack of one allocation per so many bytes on average; 0: of every allocation";
+    directed: bool = Type::Switch, "1",
+        "with sample: once a scan finds lost blocks without a stack, record the stack of every block of their sizes";
     depth: u64 = Type::Number { min: 1, max: 64 }, "64", "frames recorded per stack";
     scan_at_exit: bool = Type::Switch, "1", "scan when the program ends";
     signal: u64 = Type::Number { min: 1, max: 64 }, "58",

@@ -204,9 +204,11 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
             fold.behind.bytes += leader.behind.bytes;
         }
         if mean != 0 && stack != 0 {
-            let weight = weight(size, mean);
-            fold.estimate.0 += weight;
-            fold.estimate.1 += weight * size as f64;
+            let alone = !TRACKER.stands_for_others(block, cell);
+            fold.estimate(size, if alone { 1.0 } else { weight(size, mean) });
+        }
+        if mean != 0 && stack == 0 && options.directed && job.trigger != Trigger::Exit {
+            shared.ledger.wanted.add(size);
         }
         if leader.is_some() { &mut direct } else { &mut indirect }.add(size);
         if sure {

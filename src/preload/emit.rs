@@ -260,7 +260,7 @@ fn module_of<'m>(node: &Node, loaded: &'m [Module]) -> Option<(u32, &'m Module)>
 }
 
 fn leak(fold: &Fold) -> Leak {
-    let estimated = fold.estimate.0 > 0.0;
+    let (estimated, errors) = (fold.estimate.0 > 0.0, fold.errors());
     let round = |value: f64| (value + 0.5) as u64;
     Leak {
         kind: [Kind::Direct, Kind::Indirect, Kind::Possible][usize::from(fold.key.kind).min(2)],
@@ -269,6 +269,8 @@ fn leak(fold: &Fold) -> Leak {
         blocks: if estimated { round(fold.estimate.0) } else { fold.count.blocks },
         bytes: if estimated { round(fold.estimate.1) } else { fold.count.bytes },
         exact: !estimated,
+        error_blocks: round(errors.0),
+        error_bytes: round(errors.1),
         indirect_blocks: fold.behind.blocks,
         indirect_bytes: fold.behind.bytes,
     }
@@ -318,6 +320,11 @@ fn counters(found: &mut Findings, shared: &Shared, settings: &Settings) {
             "sampling",
             1,
             b"stacks are recorded for a sample only: figures per stack are estimates, totals are exact",
+        );
+        unseen.add_count(
+            "sampling",
+            shared.ledger.wanted.count() as usize,
+            b"sizes, of which blocks were found lost without a stack: since then all blocks of these sizes have one",
         );
     }
     let failed = shared.ledger.failed.load(Relaxed) as usize;

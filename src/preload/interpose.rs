@@ -84,13 +84,14 @@ fn track(addr: usize, size: usize, caller: Caller) {
         Some(_) => (caller, Family::Malloc),
     };
     let mean = state::SAMPLE.load(Relaxed);
-    let sampled = mean != 0 && {
+    let wanted = mean != 0 && state::WANTED.wants(size);
+    let sampled = mean != 0 && !wanted && {
         let mut sampler = thread.sampler.get();
         let sampled = sampler.sample(size, mean, core::ptr::from_ref(thread) as u64);
         thread.sampler.set(sampler);
         sampled
     };
-    let stack = if mean == 0 || sampled { stack(thread, caller) } else { None };
+    let stack = if mean == 0 || sampled || wanted { stack(thread, caller) } else { None };
     let tid = thread.tid.load(Relaxed);
     TRACKER.on_alloc(New { addr, size, usable, family, stack, sampled, tid });
     let ticks = thread.ticks.get().wrapping_sub(1);

@@ -6,6 +6,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Release};
 use leakscan_engine::arena;
 use leakscan_engine::record::live_map::MAX_STACKS;
+use leakscan_engine::record::wanted::Wanted;
 use leakscan_engine::scan::fold::Seen;
 
 /// Blocks that are kept from scan to scan; those beyond cannot be confirmed, and the report says so.
@@ -41,6 +42,8 @@ pub struct Ledger {
     pub released: AtomicU32,
     /// A failure to write has been told on stderr.
     pub told: AtomicU32,
+    /// Under sampling: sizes of lost blocks without a stack.
+    pub wanted: Wanted,
 }
 
 /// The ledger and what belongs to it.

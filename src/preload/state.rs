@@ -4,6 +4,7 @@ use core::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 use leakscan_engine::record::Tracker;
+use leakscan_engine::record::wanted::Wanted;
 use leakscan_engine::unwind::Unwinder;
 
 pub static TRACKER: Tracker = Tracker::new();
@@ -11,6 +12,8 @@ pub static UNWINDER: Unwinder = Unwinder::new();
 
 /// Mean bytes between samples; 0: the stack of every block.
 pub static SAMPLE: AtomicU64 = AtomicU64::new(0);
+/// Under sampling: sizes of which every block gets its stack.
+pub static WANTED: Wanted = Wanted::new();
 pub static DEPTH: AtomicU32 = AtomicU32::new(64);
 pub static UNWIND_CHECK: AtomicU64 = AtomicU64::new(0);
 /// Clear new blocks (`zero=1`).

@@ -24,7 +24,7 @@
 //! module 0 start=7f10c0000000 end=7f10c0200000 bias=7f10c0000000 build_id=4b9c... path=/usr/lib/libc.so.6
 //! stack 17 0+8f2a1 0+9c4b0 -+7f10d0001234 0+3c050!
 //! stats pause_us=812 stop_us=90 scan_ms=14 via=ptrace threads=4 ...
-//! leak kind=direct status=confirmed stack=17 blocks=2 bytes=2674 exact=1 indirect_blocks=0 indirect_bytes=0
+//! leak kind=direct status=confirmed stack=17 blocks=2 bytes=2674 exact=1 error_blocks=0 error_bytes=0 indirect_blocks=0 indirect_bytes=0
 //! check confirmed_freed=0 suspected_freed=0
 //! misuse what=mismatch made_by=new freed_by=free made=17 freed=18 blocks=1
 //! unseen what=thread count=1 why=tid\x204243\x20did\x20not\x20stop
@@ -220,6 +220,9 @@ pub struct Leak {
     pub bytes: u64,
     /// False for an estimate from samples.
     pub exact: bool,
+    /// Standard errors of an estimate.
+    pub error_blocks: u64,
+    pub error_bytes: u64,
     /// Blocks and bytes that only these blocks keep.
     pub indirect_blocks: u64,
     pub indirect_bytes: u64,

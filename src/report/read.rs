@@ -226,6 +226,8 @@ impl<'a> Record<'a> {
                 blocks: line.number("blocks")?,
                 bytes: line.number("bytes")?,
                 exact: line.number::<u64>("exact")? != 0,
+                error_blocks: line.number("error_blocks")?,
+                error_bytes: line.number("error_bytes")?,
                 indirect_blocks: line.number("indirect_blocks")?,
                 indirect_bytes: line.number("indirect_bytes")?,
             }),

@@ -123,12 +123,14 @@ impl<S: Sink> Writer<S> {
         self.text(b" status=");
         self.text(leak.status.word().as_bytes());
         self.numbers(
-            &["stack", "blocks", "bytes", "exact", "indirect_blocks", "indirect_bytes"],
+            &["stack", "blocks", "bytes", "exact", "error_blocks", "error_bytes", "indirect_blocks", "indirect_bytes"],
             &[
                 u64::from(leak.stack),
                 leak.blocks,
                 leak.bytes,
                 u64::from(leak.exact),
+                leak.error_blocks,
+                leak.error_bytes,
                 leak.indirect_blocks,
                 leak.indirect_bytes,
             ],

@@ -37,7 +37,8 @@ static void block(const char *trigger) {
                       "command exe=/stub args=stub\noptions set=\n", getpid(), getppid(), time(NULL), run ? run : "-");
     number++;
     const char *leak = getenv("STUB_LEAK") ?
-        "leak kind=direct status=confirmed stack=0 blocks=2 bytes=1337 exact=1 indirect_blocks=0 indirect_bytes=0\n" : "";
+        "leak kind=direct status=confirmed stack=0 blocks=2 bytes=1337 exact=1 error_blocks=0 error_bytes=0"
+        " indirect_blocks=0 indirect_bytes=0\n" : "";
     int length = snprintf(text, sizeof text, "scan %d trigger=%s time=%ld\nstats via=stub live_blocks=3%s\n%s",
                           number, trigger, time(NULL), *leak ? " direct_blocks=2 direct_bytes=1337 confirmed_blocks=2 "
                           "confirmed_bytes=1337" : "", leak);

@@ -10,6 +10,7 @@ pub mod index;
 pub mod live_map;
 pub mod sampler;
 pub mod table;
+pub mod wanted;
 
 use crate::StackId;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -79,7 +80,8 @@ impl Tracker {
     #[inline(never)]
     fn note(&self, new: &New, cell: Cell) {
         let time = crate::sys::clock_ns(crate::sys::CLOCK_REALTIME) / 1_000_000_000;
-        self.table.note(Record { addr: new.addr, size: new.size, time, tid: new.tid, cell: cell.0 }, &self.live);
+        let (addr, size, tid, sampled) = (new.addr, new.size, new.tid, u32::from(new.sampled));
+        self.table.note(Record { addr, size, time: time as u32, sampled, tid, cell: cell.0 }, &self.live);
     }
 
     /// A block dies: to be called before the real free.
@@ -90,6 +92,14 @@ impl Tracker {
             self.unknown.fetch_add(1, Relaxed);
         }
         cell
+    }
+
+    /// Under sampling, whether a block with a stack stands for others, too; not if all of its size had their stacks recorded. For
+    /// the snapshot child.
+    pub fn stands_for_others(&self, addr: usize, cell: Cell) -> bool {
+        // A sampled block has a record; one that has lost it had its slack no room in the cell, or was sampled.
+        cell.slack() == SLACK_ELSEWHERE
+            && self.table.lookup_unlocked(addr, cell.0).is_none_or(|record| record.sampled != 0)
     }
 
     /// The size that was asked for, if it is known. For the snapshot child.

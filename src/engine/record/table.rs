@@ -23,7 +23,9 @@ pub struct Record {
     /// As it was asked for.
     pub size: usize,
     /// Seconds since 1970.
-    pub time: u64,
+    pub time: u32,
+    /// 1: the sampler chose it.
+    pub sampled: u32,
     pub tid: u32,
     /// The cell that it belongs to; a record whose cell has changed is dead.
     pub cell: u32,
@@ -161,7 +163,7 @@ mod tests {
         let (table, live) = (Table::new(), LiveMap::new());
         assert!(live.init());
         let cell = Cell::new(Family::Malloc, 1, 31, None);
-        let record = |addr: usize| Record { addr, size: addr / 3, time: 1, tid: 2, cell: cell.0 };
+        let record = |addr: usize| Record { addr, size: addr / 3, time: 1, sampled: 1, tid: 2, cell: cell.0 };
         for round in 0..20 {
             for i in 0..10_000 {
                 let addr = 0x7000_0000_0000 + round * 0x100_0000 + i * 64;

@@ -22,6 +22,25 @@ pub struct Fold {
     pub behind: Count,
     /// Blocks and bytes that the sampled ones stand for; 0 if none was sampled.
     pub estimate: (f64, f64),
+    /// Variances of the two.
+    pub variance: (f64, f64),
+}
+
+impl Fold {
+    /// Under sampling: adds a block of `size` bytes that stands for `weight` blocks (Horvitz and Thompson's estimator: for a block
+    /// that was chosen with probability p, 1/p, whose variance is estimated by (1-p)/p²).
+    pub fn estimate(&mut self, size: usize, weight: f64) {
+        let (size, variance) = (size as f64, weight * (weight - 1.0));
+        self.estimate.0 += weight;
+        self.estimate.1 += weight * size;
+        self.variance.0 += variance;
+        self.variance.1 += variance * size * size;
+    }
+
+    /// Standard errors of the estimates.
+    pub fn errors(&self) -> (f64, f64) {
+        (libm::sqrt(self.variance.0), libm::sqrt(self.variance.1))
+    }
 }
 
 #[allow(unsafe_code)]
@@ -58,16 +77,19 @@ impl Folds {
                 continue;
             }
             let (mut blocks, mut bytes) = (count.blocks as f64, count.bytes as f64);
+            let mut variance = (0.0, 0.0);
             let alike =
                 |fold: &&Fold| fold.count.blocks != 0 && Key { stack: 0, ..fold.key } == key && fold.key.stack != 0;
             for fold in self.slots.iter().filter(alike) {
                 blocks -= fold.estimate.0 - fold.count.blocks as f64;
                 bytes -= fold.estimate.1 - fold.count.bytes as f64;
+                variance = (variance.0 + fold.variance.0, variance.1 + fold.variance.1);
             }
             if blocks < 1.0 {
                 self.slots[at].count = Count::default();
             }
             self.slots[at].estimate = (blocks, bytes.max(0.0));
+            self.slots[at].variance = variance;
         }
     }
 

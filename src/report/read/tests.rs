@@ -27,7 +27,18 @@ fn process() -> Process<'static> {
 fn leak(stack: u32, blocks: u64) -> Leak {
     let (indirect_blocks, indirect_bytes) = (blocks / 2, blocks);
     let (kind, status) = (Kind::Direct, Status::Confirmed);
-    Leak { kind, status, stack, blocks, bytes: blocks * 13, exact: true, indirect_blocks, indirect_bytes }
+    Leak {
+        kind,
+        status,
+        stack,
+        blocks,
+        bytes: blocks * 13,
+        exact: true,
+        error_blocks: 0,
+        error_bytes: 0,
+        indirect_blocks,
+        indirect_bytes,
+    }
 }
 
 fn write_block(writer: &mut Writer<Vec<u8>>, number: u32, leaks: &[Leak], frames: &[Frame]) {
