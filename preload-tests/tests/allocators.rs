@@ -37,18 +37,37 @@ fn every_entry_point_over_another_allocator() {
     }
 }
 
-/// Debian's jemalloc, which redis-server brings: it has operators of its own that do not come to malloc.
+/// Debian's allocators, loaded after us. They have operators of their own that do not come to malloc; mimalloc and tcmalloc
+/// define glibc's inner names (`__libc_malloc`), too.
+const ALLOCATORS: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2",
+    "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2",
+    "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4",
+];
+
 #[test]
 fn operators_of_another_allocator() {
-    let over_jemalloc = |form: &str, fate: &str| {
-        program("operators.cc").args([form, fate]).preload_after("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2")
-    };
-    for form in ["plain", "array", "nothrow", "array_nothrow", "direct_call"] {
-        over_jemalloc(form, "lose").run().expect_leaks(1, 1337);
-        over_jemalloc(form, "keep").run().expect_clean();
-        over_jemalloc(form, "delete").run().expect_clean();
+    for allocator in ALLOCATORS {
+        let over = |form: &str, fate: &str| program("operators.cc").args([form, fate]).preload_after(allocator);
+        for form in ["plain", "array", "nothrow", "array_nothrow", "direct_call"] {
+            over(form, "lose").run().expect_leaks(1, 1337);
+            over(form, "keep").run().expect_clean();
+            over(form, "delete").run().expect_clean();
+        }
+        over("containers", "").run_as_bare().expect_clean();
     }
-    over_jemalloc("containers", "").run_as_bare().expect_clean();
+}
+
+#[test]
+fn blocks_of_another_allocator() {
+    for allocator in ALLOCATORS {
+        for name in ["malloc", "calloc", "growing", "posix_memalign", "aligned_alloc", "memalign", "strdup"] {
+            let entry = |fate| program("entries.c").args([name, fate]).preload_after(allocator).run();
+            entry("lose").expect_leaks(1, 1337);
+            entry("keep").expect_clean();
+            entry("release").expect_clean();
+        }
+    }
 }
 
 #[test]

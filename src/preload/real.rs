@@ -15,10 +15,12 @@ unsafe extern "C" {
     fn __libc_realloc(ptr: *mut c_void, size: usize) -> *mut c_void;
     fn __libc_memalign(align: usize, size: usize) -> *mut c_void;
     fn __libc_free(ptr: *mut c_void);
+    fn __sbrk(increment: isize) -> *mut c_void;
     fn dlopen(file: *const c_char, mode: c_int) -> *mut c_void;
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     fn dladdr1(addr: *const c_void, info: *mut c_void, symbol: *mut *const Symbol, flags: c_int) -> c_int;
     fn dlerror() -> *mut c_char;
+    fn gnu_get_libc_version() -> *const c_char;
 }
 
 const NEXT: *mut c_void = -1isize as *mut c_void;
@@ -94,7 +96,7 @@ functions! {
     DLOPEN, "dlopen";
     DLMOPEN, "dlmopen";
     UNDERSCORE_EXIT, "_exit";
-    SBRK, "sbrk";
+    SBRK, "sbrk", __sbrk;
     MADVISE, "madvise";
     MMAP, "mmap";
     MUNMAP, "munmap";
@@ -237,7 +239,12 @@ struct Symbol {
 
 /// Whether the blocks come from glibc's malloc, whose chunk headers we may read.
 pub fn is_glibc() -> bool {
-    MALLOC.load(Relaxed) == __libc_malloc as *const () as usize
+    let malloc = MALLOC.load(Relaxed);
+    // mimalloc and tcmalloc define glibc's inner names, too: the file tells, by a name that only glibc has.
+    match (mapped_file(malloc), mapped_file(gnu_get_libc_version as *const () as usize)) {
+        (Some(file), Some(libc)) => file == libc,
+        _ => malloc == __libc_malloc as *const () as usize,
+    }
 }
 
 macro_rules! call {
@@ -330,6 +337,11 @@ pub fn munmap(addr: usize, len: usize) -> c_int {
     call!(MUNMAP, fn(addr: usize, len: usize) -> c_int)
 }
 pub fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
+    ready();
+    if MADVISE.load(Relaxed) == 0 {
+        // SAFETY: as above.
+        return by_kernel(unsafe { sys::call(sys::nr::MADVISE, [start, len, advice as usize, 0, 0, 0]) }) as c_int;
+    }
     call!(MADVISE, fn(start: usize, len: usize, advice: c_int) -> c_int)
 }
 pub fn underscore_exit(status: c_int) {

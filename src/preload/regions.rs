@@ -69,22 +69,49 @@ pub static ALLOCATORS: Ranges<4096> = Ranges::new();
 static KNOWN: AtomicBool = AtomicBool::new(false);
 /// The file of the allocator, if it is not glibc's. Empty: none, or not known yet.
 static ALLOCATOR: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
-/// What was mapped before the allocator was known: range and caller.
-static EARLY: [(AtomicUsize, AtomicUsize, AtomicUsize); 32] =
-    [const { (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0)) }; 32];
+/// What was mapped, or got by sbrk, before the allocator was known.
+struct Early {
+    start: AtomicUsize,
+    end: AtomicUsize,
+    by_sbrk: AtomicBool,
+    caller: AtomicUsize,
+}
+static EARLY: [Early; 32] = [const {
+    Early {
+        start: AtomicUsize::new(0),
+        end: AtomicUsize::new(0),
+        by_sbrk: AtomicBool::new(false),
+        caller: AtomicUsize::new(0),
+    }
+}; 32];
 static EARLY_USED: AtomicU32 = AtomicU32::new(0);
 
 /// The allocator is known: glibc's (`None`), or another one, whose malloc is at this address.
 pub fn set_allocator(malloc: Option<usize>) {
     KNOWN.store(true, Release);
-    let Some(file) = malloc.and_then(real::mapped_file) else { return };
-    real::forget_operators_in(file);
-    ALLOCATOR.1.store(file.end, Relaxed);
-    ALLOCATOR.0.store(file.start, Release);
-    for (start, end, caller) in &EARLY {
-        if file.contains(caller.load(Acquire)) {
-            ALLOCATORS.add(AddrRange::new(start.load(Relaxed), end.load(Relaxed)));
+    let file = malloc.and_then(real::mapped_file).unwrap_or_default();
+    if !file.is_empty() {
+        real::forget_operators_in(file);
+        ALLOCATOR.1.store(file.end, Relaxed);
+        ALLOCATOR.0.store(file.start, Release);
+    }
+    for early in &EARLY {
+        let caller = early.caller.load(Acquire);
+        let range = AddrRange::new(early.start.load(Relaxed), early.end.load(Relaxed));
+        if file.contains(caller) {
+            ALLOCATORS.add(range);
+        } else if caller != 0 && early.by_sbrk.load(Relaxed) {
+            SBRK.add(range);
         }
+    }
+}
+
+fn note_early(range: AddrRange, by_sbrk: bool, caller: usize) {
+    if let Some(place) = EARLY.get(EARLY_USED.fetch_add(1, Relaxed) as usize) {
+        place.start.store(range.start, Relaxed);
+        place.end.store(range.end, Relaxed);
+        place.by_sbrk.store(by_sbrk, Relaxed);
+        place.caller.store(caller, Release);
     }
 }
 
@@ -106,11 +133,7 @@ pub extern "C" fn mapped(addr: usize, len: usize, caller: usize) -> usize {
     if is_allocators(caller) {
         ALLOCATORS.add(range);
     } else if !KNOWN.load(Acquire) {
-        if let Some(place) = EARLY.get(EARLY_USED.fetch_add(1, Relaxed) as usize) {
-            place.0.store(range.start, Relaxed);
-            place.1.store(range.end, Relaxed);
-            place.2.store(caller, Release);
-        }
+        note_early(range, false, caller);
     } else if ALLOCATORS.used.load(Relaxed) != 0 {
         // At a fixed address it may have taken the allocator's place.
         ALLOCATORS.remove(range);
@@ -137,7 +160,13 @@ pub extern "C" fn sbrk(increment: isize) -> usize {
 pub extern "C" fn grown(start: usize, increment: isize, caller: usize) -> usize {
     if increment > 0 && start != usize::MAX {
         let range = AddrRange::new(start, start + increment as usize);
-        if is_allocators(caller) { ALLOCATORS.add(range) } else { SBRK.add(range) }
+        if is_allocators(caller) {
+            ALLOCATORS.add(range);
+        } else if KNOWN.load(Acquire) {
+            SBRK.add(range);
+        } else {
+            note_early(range, true, caller);
+        }
     }
     start
 }

@@ -57,6 +57,13 @@ fn start() -> bool {
     let foreign = !crate::real::is_glibc();
     FOREIGN_ALLOCATOR.store(foreign, Relaxed);
     crate::regions::set_allocator(foreign.then(|| crate::real::MALLOC.load(Relaxed)));
+    if foreign {
+        // What its functions set up at their first call may allocate (tcmalloc's malloc_usable_size does): now, while nothing is
+        // tracked, rather than inside of our malloc, which would come back here without an end.
+        let block = crate::real::malloc(64);
+        crate::real::usable_size(block);
+        crate::real::free(block);
+    }
     UNWINDER.set_find(crate::real::find_object);
     let started = TRACKER.live.init();
     STATE.store(if started { ON } else { FAILED }, Release);
