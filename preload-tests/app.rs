@@ -83,6 +83,21 @@ impl App {
         self
     }
 
+    /// Takes a copy of our library that has no other file beside it.
+    ///
+    /// # Panics
+    /// If it cannot be copied.
+    #[must_use]
+    pub fn library_alone(mut self) -> Self {
+        let ours = &artifacts().library;
+        let folder = self.path("alone");
+        std::fs::create_dir(&folder).unwrap();
+        let copy = folder.join("libleakscan.so");
+        std::fs::copy(ours, &copy).unwrap();
+        self.preload.iter_mut().filter(|library| *library == ours).for_each(|library| *library = copy.clone().into());
+        self
+    }
+
     /// Puts another library before ours in `LD_PRELOAD`.
     #[must_use]
     pub fn preload_before(mut self, library: impl AsRef<OsStr>) -> Self {

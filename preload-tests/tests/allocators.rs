@@ -2,8 +2,10 @@
 
 use harness::{App, program, source};
 
-fn over_another(app: App) -> App {
-    app.preload_after(source("allocator.c"))
+/// Instead of glibc's: a small one of the tests' own, loaded behind us, and the one that we bring.
+fn over_others(app: impl Fn() -> App, check: impl Fn(App)) {
+    check(app().preload_after(source("allocator.c")));
+    check(app().options("allocator=bundled"));
 }
 
 #[test]
@@ -29,10 +31,12 @@ fn every_entry_point_over_another_allocator() {
         "filling_what_is_usable",
     ] {
         for options in ["", "sample=1"] {
-            let entry = |fate| over_another(program("entries.c").args([name, fate])).options(options);
-            entry("lose").run().expect_leaks(1, 1337);
-            entry("keep").run().expect_clean();
-            entry("release").run().expect_clean();
+            let entry = |fate, check: &dyn Fn(App)| {
+                over_others(|| program("entries.c").args([name, fate]).options(options), check);
+            };
+            entry("lose", &|app| app.run().expect_leaks(1, 1337));
+            entry("keep", &|app| app.run().expect_clean());
+            entry("release", &|app| app.run().expect_clean());
         }
     }
 }
@@ -72,32 +76,60 @@ fn blocks_of_another_allocator() {
 
 #[test]
 fn small_blocks_do_not_share_what_is_known_of_them() {
-    let sizes = |from: &str, to: &str| over_another(program("entries.c").args(["sizes", from, to]));
-    sizes("0", "2000").run().expect_leaks(2001, 2_001_000);
+    let sizes = |from: &str, to: &str, check: &dyn Fn(App)| {
+        over_others(|| program("entries.c").args(["sizes", from, to]), check);
+    };
+    sizes("0", "2000", &|app| app.run().expect_leaks(2001, 2_001_000));
     for size in ["1", "7", "8", "9", "16", "17", "24"] {
-        sizes(size, size).run().expect_leaks(1, size.parse().unwrap());
+        sizes(size, size, &|app| app.run().expect_leaks(1, size.parse().unwrap()));
     }
 }
 
 #[test]
 fn shapes_over_another_allocator() {
     for (story, blocks, bytes) in [("ring", 3, 711), ("chain", 2, 304), ("two_rings", 6, 1422)] {
-        over_another(program("verdicts.c").arg(story)).run().expect_leaks(blocks, bytes);
+        over_others(|| program("verdicts.c").arg(story), |app| app.run().expect_leaks(blocks, bytes));
     }
-    over_another(program("verdicts.c").arg("kept_list")).run().expect_clean();
+    over_others(|| program("verdicts.c").arg("kept_list"), |app| app.run().expect_clean());
 }
 
 #[test]
 fn roots_over_another_allocator() {
     for place in ["bss", "stack", "thread_stack", "tls", "anonymous", "memfd", "library_bss", "register"] {
-        let app = program("roots.c").arg(place).arg(source("roots_library.c"));
-        over_another(app).run().expect_clean();
+        let app = || program("roots.c").arg(place).arg(source("roots_library.c"));
+        over_others(app, |app| app.run().expect_clean());
     }
 }
 
 #[test]
 fn forks_threads_and_exceptions_over_another_allocator() {
-    over_another(program("forks.c").args(["storm", "20", "exit"])).run().ok();
-    over_another(program("threads.c").args(["pass", "10"])).run().expect_clean();
-    over_another(program("operators.cc").args(["containers", ""])).run_as_bare().expect_clean();
+    over_others(|| program("forks.c").args(["storm", "20", "exit"]), |app| _ = app.run().ok());
+    over_others(|| program("threads.c").args(["pass", "10"]), |app| app.run().expect_clean());
+    over_others(|| program("operators.cc").args(["containers", ""]), |app| app.run_as_bare().expect_clean());
+}
+
+#[test]
+fn the_bundled_one_leaves_earlier_blocks_to_the_one_that_made_them() {
+    for options in ["", "allocator=bundled", "allocator=bundled:sample=1", "allocator=bundled:zero=1"] {
+        let outcome = program("early.c").preload_after(source("early_library.c")).options(options).run();
+        outcome.expect_leaks(1, 1337);
+        assert!(outcome.report().last().unseen.iter().all(|unseen| unseen.what != "allocator"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn where_the_bundled_one_is_not_used_the_report_says_so() {
+    let other = program("entries.c").args(["malloc", "lose"]).preload_after(source("allocator.c"));
+    let outcome = other.options("allocator=bundled").run();
+    outcome.expect_leaks(1, 1337);
+    let why = |outcome: &harness::Outcome| {
+        let report = outcome.report();
+        report.last().unseen.iter().find(|unseen| unseen.what == "allocator").map(|unseen| unseen.why.clone())
+    };
+    assert!(why(&outcome).is_some_and(|why| why.contains("another allocator")), "{outcome:?}");
+
+    let alone = program("entries.c").args(["malloc", "lose"]).library_alone();
+    let outcome = alone.options("allocator=bundled").run();
+    outcome.expect_leaks(1, 1337);
+    assert!(why(&outcome).is_some_and(|why| why.contains("cannot be loaded")), "{outcome:?}");
 }

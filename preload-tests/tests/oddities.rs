@@ -71,7 +71,7 @@ fn memory_that_is_locked() {
 
 #[test]
 fn a_terabyte_that_is_only_reserved() {
-    let outcome = odd("huge").deadline(10).run();
+    let outcome = odd("huge").deadline(30).run();
     outcome.expect_leaks(1, 1337);
     assert!(outcome.stat("root_bytes") < 16 << 20, "{outcome:?}");
 }

@@ -107,10 +107,11 @@ impl Args for Library {
     fn augment_args(command: clap::Command) -> clap::Command {
         TABLE.iter().fold(command, |command, row| {
             let (value, least) = match row.kind {
-                Type::Switch => ("0|1", 0),
-                Type::Number { .. } => ("N", 1),
-                Type::Bytes => ("BYTES", 1),
-                Type::Text => ("TEXT", 1),
+                Type::Switch => ("0|1".to_owned(), 0),
+                Type::Number { .. } => ("N".to_owned(), 1),
+                Type::Bytes => ("BYTES".to_owned(), 1),
+                Type::Choice(words) => (words.join("|"), 1),
+                Type::Text => ("TEXT".to_owned(), 1),
             };
             let more = if row.name == "quiet" { "; print no report at the end" } else { "" };
             let arg = clap::Arg::new(row.name)

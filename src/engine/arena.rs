@@ -110,14 +110,14 @@ pub fn mark() -> usize {
     OWN.used.load(Relaxed)
 }
 
-/// Gives back what was mapped since a [`mark`].
+/// Gives back what was mapped since a [`mark`], but for the lists' pieces.
 ///
 /// # Safety
 /// Nothing refers to any of it, and nobody has mapped or unmapped anything meanwhile but for this.
 pub unsafe fn release_since(mark: usize) {
     for (start, end) in OWN.ranges.get(mark..OWN.used.load(Relaxed).min(LISTED)).unwrap_or_default() {
         let range = AddrRange::new(start.load(Relaxed), end.load(Relaxed));
-        if range.start != 0 {
+        if range.start != 0 && range.start != PIECES.load(Relaxed) {
             // SAFETY: by this function's own contract.
             unsafe { unmap(range) };
         }

@@ -12,6 +12,8 @@ pub enum Type {
     Number { min: u64, max: u64 },
     /// Bytes; takes the suffixes k, m and g.
     Bytes,
+    /// One of these words.
+    Choice(&'static [&'static str]),
     /// Free text.
     Text,
 }
@@ -66,7 +68,7 @@ options! {
     scan_at_exit: bool = Type::Switch, "1", "scan when the program ends";
     signal: u64 = Type::Number { min: 1, max: 64 }, "58",
         "the signal by which `leakscan scan` asks for a scan, and by which threads are stopped where ptrace is refused";
-    stop: str = Type::Text, "auto",
+    stop: str = Type::Choice(&["auto", "ptrace", "signal"]), "auto",
         "how threads are stopped: `ptrace`, `signal`, or `auto` (ptrace, and the signal where it is refused)";
     deadline: u64 = Type::Number { min: 1, max: 86_400 }, "120", "seconds after which a scan is given up";
     log_path: str = Type::Text, "/tmp/leakscan.%p", "the report file; %p is the pid, %e the program's name, %% a percent sign";
@@ -74,6 +76,8 @@ options! {
     follow: bool = Type::Switch, "1", "1: programs that this one starts are watched too; 0: take us out of their environment";
     deepbind: bool = Type::Switch, "1",
         "1: RTLD_DEEPBIND stays as the program gives it to dlopen; 0: taken out, so that such a library's blocks are seen";
+    allocator: str = Type::Choice(&["own", "bundled"]), "own",
+        "`own`: the program's allocator; `bundled`: mimalloc in its place, which is faster";
     zero: bool = Type::Switch, "0",
         "clear each new block, so that no stale pointer in it keeps another one";
     use_globals: bool = Type::Switch, "1", "roots: data of the program and its libraries";
@@ -112,15 +116,19 @@ impl<'a> Value<'a> for u64 {
         match kind {
             Type::Bytes => bytes(text),
             Type::Number { min, max } => text.parse().ok().filter(|value| (min..=max).contains(value)),
-            Type::Switch | Type::Text => None,
+            Type::Switch | Type::Choice(_) | Type::Text => None,
         }
     }
 }
 
 impl<'a> Value<'a> for str {
     type Out = &'a str;
-    fn parse(_: Type, text: &'a str) -> Option<&'a str> {
-        (!text.is_empty()).then_some(text)
+    fn parse(kind: Type, text: &'a str) -> Option<&'a str> {
+        let taken = match kind {
+            Type::Choice(words) => words.contains(&text),
+            _ => !text.is_empty(),
+        };
+        taken.then_some(text)
     }
 }
 
@@ -166,6 +174,10 @@ impl core::fmt::Display for Type {
             Type::Number { min, max } if *max == u64::MAX => write!(f, "a number from {min}"),
             Type::Number { min, max } => write!(f, "a number from {min} to {max}"),
             Type::Bytes => write!(f, "a number of bytes, as in 4096 or 512k"),
+            Type::Choice(words) => words
+                .iter()
+                .enumerate()
+                .try_for_each(|(at, word)| write!(f, "{}{word}", if at == 0 { "" } else { " or " })),
             Type::Text => write!(f, "text"),
         }
     }

@@ -81,7 +81,7 @@ pub fn run(job: &mut Job) -> ! {
 }
 
 /// Sizes by glibc's chunk headers, or by another allocator's own function.
-struct Sizes;
+pub struct Sizes;
 
 impl SizeOf for Sizes {
     #[inline(always)]

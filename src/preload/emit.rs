@@ -6,7 +6,7 @@ use crate::modules::{self, Module};
 use crate::settings::{self, Settings};
 use crate::snapshot::Job;
 use crate::state::{BYPASSED, PYMALLOC, TRACKER, UNWINDER};
-use crate::{check, misuse, own, report_file};
+use crate::{bundled, check, misuse, own, report_file};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
 use leakscan_engine::arena::{self, List, Zeroed};
@@ -300,6 +300,7 @@ fn counters(found: &mut Findings, shared: &Shared, settings: &Settings) {
         BYPASSED.load(Relaxed).into(),
         b"the program has a malloc of its own, which is called instead of ours: its blocks are not seen",
     );
+    unseen.add_count("allocator", (!bundled::refused().is_empty()).into(), bundled::refused());
     unseen.add_count(
         "pymalloc",
         PYMALLOC.load(Relaxed).into(),

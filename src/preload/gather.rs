@@ -13,7 +13,7 @@ use crate::stop::State;
 use crate::threads::{Fate, Stack};
 use crate::tls::{self, Moving};
 use crate::unforked::Copied;
-use crate::{alternate, deepbind, own, regions, threads};
+use crate::{alternate, bundled, deepbind, own, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -211,7 +211,12 @@ pub unsafe fn roots<S: SizeOf>(
     for range in regions::SBRK.iter() {
         sbrk.push(range).then_some(()).ok_or(MEMORY)?;
     }
-    let facts = Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, ends: &ends };
+    let facts = Facts {
+        excluded: &excluded[..used],
+        heap_is_allocators: !foreign || bundled::in_place(),
+        sbrk: &sbrk,
+        ends: &ends,
+    };
     let mut closed: List<AddrRange> = List::new();
     let planned = roots::plan(
         mappings,

@@ -4,7 +4,7 @@
 //! default path; errno is the real function's, since we call nothing else that sets it.
 #![allow(unsafe_code)] // reads the return address at the caller's stack pointer
 
-use crate::{forget, misuse, real, state, tls, trigger};
+use crate::{bundled, forget, misuse, real, state, tls, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
@@ -61,7 +61,9 @@ fn fresh(addr: usize, old: usize) -> usize {
 /// Enters a new block. `addr` is 0 where the real call failed.
 #[inline(always)]
 fn born(addr: usize, size: usize, caller: Caller) -> usize {
-    if addr != 0 && state::on() {
+    if addr == 0 {
+        bundled::failed();
+    } else if state::on() {
         track(addr, size, caller);
     }
     addr
@@ -186,7 +188,11 @@ pub extern "C" fn malloc(size: usize, sp: usize, fp: usize) -> usize {
 }
 
 pub extern "C" fn calloc(count: usize, size: usize, sp: usize, fp: usize) -> usize {
-    let Some(total) = count.checked_mul(size) else { return real::calloc(count, size) };
+    let Some(total) = count.checked_mul(size) else {
+        let none = real::calloc(count, size);
+        bundled::failed();
+        return none;
+    };
     let addr = if total < 17 { real::calloc(1, request(total)) } else { real::calloc(count, size) };
     born(addr, total, Caller { sp, fp })
 }
@@ -231,7 +237,11 @@ pub extern "C" fn reallocarray(old: usize, count: usize, size: usize, sp: usize,
     match count.checked_mul(size) {
         Some(total) => realloc(old, total, sp, fp),
         // More than there is: realloc refuses it and sets errno, as reallocarray would.
-        None => real::realloc(old, usize::MAX),
+        None => {
+            let none = real::realloc(old, usize::MAX);
+            bundled::failed();
+            none
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // exported names, constructors
 
 mod alternate;
+mod bundled;
 mod check;
 mod child;
 mod deepbind;
@@ -69,6 +70,9 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
     // SAFETY: glibc passes the environment, a list of C strings that ends in a null pointer; no other thread runs yet.
     let Some(settings) = (unsafe { settings::init(environment) }) else { return };
     let options = &settings.options;
+    if options.allocator == "bundled" {
+        bundled::load();
+    }
     state::SAMPLE.store(options.sample, Relaxed);
     state::DEPTH.store(options.depth as u32, Relaxed);
     state::ZERO.store(options.zero, Relaxed);

@@ -63,7 +63,7 @@ macro_rules! functions {
 
 /// A name that was not found has left an error behind, which the program's next dlerror would give, and which lies in blocks
 /// that were made out of our sight. Asked for twice it is gone, and so are its blocks.
-fn forget_error() {
+pub fn forget_error() {
     for _ in 0..2 {
         // SAFETY: takes nothing; the text is not used.
         unsafe { dlerror() };
@@ -370,6 +370,21 @@ struct Found {
     link_map: usize,
     eh_frame: usize,
     reserved: [u64; 7],
+}
+
+/// The path of the loaded file that holds `addr`, as far as it fits; empty if it cannot be told.
+pub fn path_of(addr: usize, into: &mut [u8]) -> &[u8] {
+    let (mut info, mut symbol) = ([0usize; 4], core::ptr::null::<Symbol>());
+    // SAFETY: dladdr1 writes a Dl_info, of 4 words, whose first is the path.
+    let path = unsafe {
+        if dladdr1(addr as *const c_void, info.as_mut_ptr().cast(), &raw mut symbol, 0) == 0 {
+            return &[];
+        }
+        CStr::from_ptr(info[0] as *const c_char).to_bytes()
+    };
+    let len = path.len().min(into.len());
+    into[..len].copy_from_slice(&path[..len]);
+    &into[..len]
 }
 
 /// Where the loaded file that holds `addr` is mapped.
