@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
 use leakscan_engine::record::New;
 use leakscan_engine::record::depot::MAX_DEPTH;
-use leakscan_engine::record::live_map::Family;
+use leakscan_engine::record::live_map::{Cell, Family};
 use leakscan_engine::unwind::Start;
 use leakscan_engine::unwind::memo::Memo;
 use leakscan_engine::unwind::walk::Trace;
@@ -18,15 +18,18 @@ use state::{TRACKER, UNWINDER};
 
 /// Caller of an allocation function: where its return address lies, and its rbp.
 #[derive(Clone, Copy)]
-struct Caller {
-    sp: usize,
-    fp: usize,
+pub struct Caller {
+    pub sp: usize,
+    pub fp: usize,
 }
+
+/// The smallest size that another allocator than glibc's is asked for.
+pub const SMALLEST: usize = 17;
 
 /// Other allocators than glibc's hand out blocks of 8 or 16 bytes; the live map wants two cells a block.
 #[inline(always)]
 fn request(size: usize) -> usize {
-    if state::FOREIGN_ALLOCATOR.load(Relaxed) { size.max(17) } else { size }
+    if state::FOREIGN_ALLOCATOR.load(Relaxed) { size.max(SMALLEST) } else { size }
 }
 
 /// The same where the size is to be a multiple of the alignment.
@@ -41,7 +44,13 @@ fn usable(addr: usize) -> usize {
     if state::FOREIGN_ALLOCATOR.load(Relaxed) {
         return real::usable_size(addr);
     }
-    // SAFETY: glibc's malloc has just returned `addr`; the word before it is the chunk's size and flags.
+    chunk_size(addr)
+}
+
+/// Usable bytes of a block that glibc's malloc has just returned.
+#[inline(always)]
+pub fn chunk_size(addr: usize) -> usize {
+    // SAFETY: the word before a block of glibc's is the chunk's size and flags.
     let header = unsafe { *((addr - 8) as *const usize) };
     // An mmapped chunk (flag 2) has its own footer less: 16 bytes of overhead instead of 8.
     (header & !7) - if header & 2 != 0 { 16 } else { 8 }
@@ -69,6 +78,13 @@ fn born(addr: usize, size: usize, caller: Caller) -> usize {
     addr
 }
 
+/// The same, out of the way of what is common.
+#[cold]
+#[inline(never)]
+pub fn born_oddly(addr: usize, size: usize, sp: usize, fp: usize) -> usize {
+    born(addr, size, Caller { sp, fp })
+}
+
 #[inline(always)]
 fn track(addr: usize, size: usize, caller: Caller) {
     let usable = usable(addr);
@@ -80,32 +96,27 @@ fn track(addr: usize, size: usize, caller: Caller) {
         None => (caller, Family::Malloc),
         // The note of an operator new that has called us: its caller's frame is near above ours. Any other note is stale:
         // an operator new of the program's own that did not allocate.
-        Some(operator) if !operator.deletes && operator.sp > caller.sp && operator.sp - caller.sp < 512 => {
+        Some(operator) if operator.has_called(caller.sp) => {
             (Caller { sp: operator.sp, fp: operator.fp }, operator.family)
         }
         Some(_) => (caller, Family::Malloc),
     };
     let mean = state::SAMPLE.load(Relaxed);
     let wanted = mean != 0 && state::WANTED.wants(size);
-    let sampled = mean != 0 && !wanted && {
-        let mut sampler = thread.sampler.get();
-        let sampled = sampler.sample(size, mean, core::ptr::from_ref(thread) as u64);
-        thread.sampler.set(sampler);
-        sampled
-    };
+    let seed = core::ptr::from_ref(thread) as u64;
+    let sampled = mean != 0 && !wanted && thread.sampler.sample(size, mean, seed);
     let stack = if mean == 0 || sampled || wanted { stack(thread, caller) } else { None };
     let tid = thread.tid.load(Relaxed);
     TRACKER.on_alloc(New { addr, size, usable, family, stack, sampled, tid });
     let ticks = thread.ticks.get().wrapping_sub(1);
     thread.ticks.set(ticks);
     if ticks == 0 {
-        thread.ticks.set(trigger::TICKS);
-        trigger::tick();
+        trigger::tick_of(thread);
     }
 }
 
 #[inline(always)]
-fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
+pub fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
     if thread.walking.replace(true) {
         return None;
     }
@@ -183,6 +194,7 @@ fn intern(thread: &tls::Thread, trace: &Trace) -> Option<StackId> {
     id
 }
 
+#[inline(never)]
 pub extern "C" fn malloc(size: usize, sp: usize, fp: usize) -> usize {
     born(fresh(real::malloc(request(size)), 0), size, Caller { sp, fp })
 }
@@ -264,25 +276,42 @@ fn dies(addr: usize, caller: Caller) -> bool {
     if nth != 0 && forget::forgets(addr, nth) {
         return false;
     }
-    let thread = tls::current();
-    let by = match thread.and_then(|thread| thread.operator.take()) {
+    let by = tls::current().and_then(|thread| thread.operator.take());
+    look_at_free(addr, by, TRACKER.live.take(addr), caller);
+    true
+}
+
+/// Whether a free is as it should be, of a block with this cell, which has been taken out of the map, by this operator.
+fn look_at_free(addr: usize, by: Option<tls::Operator>, cell: Option<Cell>, caller: Caller) {
+    let by = match by {
         Some(operator) if operator.deletes && operator.sp == caller.sp => Some(operator.family),
         // An operator delete that calls free from a frame of its own says nothing of the family.
         Some(operator) if operator.deletes => None,
         _ => Some(Family::Malloc),
     };
-    let here = || thread.and_then(|thread| stack_of_a_free(thread, caller));
-    match TRACKER.on_free(addr) {
-        None => misuse::unknown(addr, by.unwrap_or(Family::Malloc), here),
+    let here = || tls::current().and_then(|thread| stack_of_a_free(thread, caller));
+    match cell {
+        None => {
+            TRACKER.unknown.fetch_add(1, Relaxed);
+            misuse::unknown(addr, by.unwrap_or(Family::Malloc), here);
+        }
         Some(cell) => {
             if let Some(by) = by.filter(|by| *by != cell.family()) {
                 misuse::mismatch(cell, by, here());
             }
         }
     }
-    true
 }
 
+/// The free of a block that the map does not know, or whose family may be another one.
+#[cold]
+#[inline(never)]
+pub fn free_oddly(addr: usize, by: Option<tls::Operator>, cell: Option<Cell>, sp: usize, fp: usize) {
+    look_at_free(addr, by, cell, Caller { sp, fp });
+    real::free(addr);
+}
+
+#[inline(never)]
 pub extern "C" fn free(addr: usize, sp: usize, fp: usize) {
     if dies(addr, Caller { sp, fp }) {
         real::free(addr);
@@ -328,17 +357,12 @@ pub extern "C" fn pvalloc(size: usize, sp: usize, fp: usize) -> usize {
     born(fresh(real::pvalloc(request(size)), 0), size, Caller { sp, fp })
 }
 
-/// An operator new (`what` = its family) or delete (8 + the family of blocks that it is for) has been called; the real one
-/// is entered next, at the same stack pointer.
+/// An operator new or delete (`what` as in [`tls::Note`]) has been called; the real one is entered next, at the same stack
+/// pointer. On x86-64 its entry does this itself, but for a thread's first call.
 pub extern "C" fn note_operator(what: u32, sp: usize, fp: usize) {
     real::ready();
-    let family = match what & 7 {
-        1 => Family::New,
-        2 => Family::NewArray,
-        _ => Family::NewAligned,
-    };
     let Some(thread) = tls::current() else { return };
-    let deletes = what & 8 != 0;
+    let deletes = what & tls::DELETES != 0;
     if let Some(outer) = thread.operator.get()
         && outer.deletes == deletes
         && outer.sp >= sp
@@ -347,5 +371,5 @@ pub extern "C" fn note_operator(what: u32, sp: usize, fp: usize) {
         // The array and nothrow forms call the plain ones: the outer call is the program's.
         return;
     }
-    thread.operator.set(Some(tls::Operator { sp, fp, family, deletes }));
+    thread.operator.set(what, sp, fp);
 }

@@ -12,6 +12,7 @@ mod child;
 mod deepbind;
 mod doorplate;
 mod emit;
+mod fast;
 mod forget;
 mod gather;
 mod interpose;
@@ -98,6 +99,7 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
         __cxa_at_quick_exit(quick_end, core::ptr::null());
     }
     trigger::start();
+    fast::open();
 }
 
 unsafe extern "C" {

@@ -137,10 +137,11 @@ pub fn forget_operators_in(file: AddrRange) {
 pub extern "C" fn late(slot: &'static AtomicUsize) -> usize {
     const NOW_AND_ONLY_IF_LOADED: c_int = 2 | 4;
     // What the lookups allocate must not take the note of the operator that is about to be called.
-    let note = crate::tls::current().map(|thread| (thread, thread.operator.take()));
+    let note = crate::tls::current().map(|thread| &thread.operator);
+    let kept = note.map(|note| (note.what.get(), note.sp.replace(0), note.fp.get()));
     let found = look_up_late(slot, NOW_AND_ONLY_IF_LOADED);
-    if let Some((thread, note)) = note {
-        thread.operator.set(note);
+    if let (Some(note), Some((what, sp, fp))) = (note, kept) {
+        note.set(what, sp, fp);
     }
     found
 }
@@ -247,9 +248,9 @@ pub fn is_glibc() -> bool {
     }
 }
 
-macro_rules! call {
+/// For who knows that the real functions are known.
+macro_rules! call_ready {
     ($slot:ident, fn($($arg:ident: $ty:ty),*) -> $out:ty) => {{
-        ready();
         // SAFETY: the slot holds the address of the function of that name, whose C prototype this is.
         let function = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn($($ty),*) -> $out>($slot.load(Relaxed)) };
         // SAFETY: the program gave these arguments.
@@ -257,6 +258,25 @@ macro_rules! call {
     }};
 }
 
+macro_rules! call {
+    ($slot:ident, fn($($arg:ident: $ty:ty),*) -> $out:ty) => {{
+        ready();
+        call_ready!($slot, fn($($arg: $ty),*) -> $out)
+    }};
+}
+
+#[inline(always)]
+pub fn malloc_ready(size: usize) -> usize {
+    call_ready!(MALLOC, fn(size: usize) -> usize)
+}
+#[inline(always)]
+pub fn usable_size_ready(addr: usize) -> usize {
+    call_ready!(MALLOC_USABLE_SIZE, fn(addr: usize) -> usize)
+}
+#[inline(always)]
+pub fn free_ready(addr: usize) {
+    call_ready!(FREE, fn(addr: usize) -> ());
+}
 #[inline(always)]
 pub fn malloc(size: usize) -> usize {
     call!(MALLOC, fn(size: usize) -> usize)

@@ -12,7 +12,7 @@ use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, clone_onto, thread_pointer};
 use crate::state::{TRACKER, WANTED};
 use crate::stop::{self, Crew};
-use crate::{child, tls, unforked};
+use crate::{child, fast, tls, unforked};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::arena;
 use leakscan_engine::sys::{self, Errno, nr};
@@ -368,7 +368,9 @@ pub fn ended(status: i32) {
     let ledger = shared.ledger;
     if status == 0 || status == -1 && ledger.step.load(Relaxed) == child::Step::Done as u32 {
         ledger.failed.store(0, Relaxed);
-        WANTED.add_all(&ledger.wanted);
+        if WANTED.add_all(&ledger.wanted) {
+            fast::close_malloc();
+        }
         return;
     }
     // Ended by a signal (its watchdog's is SIGALRM): told with a bit above the number.

@@ -23,13 +23,61 @@ const SLAB: usize = 16;
 /// Remembered stacks per thread (hash and id, 16 bytes each).
 const IDS: usize = 512;
 
-/// From where an operator new or delete was called, until its malloc or free is entered.
+/// From where an operator new or delete was called, until its malloc or free is entered. Written by the operators' entries
+/// (src/preload/shims), too.
+#[repr(C)]
+pub struct Note {
+    /// 0: there is none.
+    pub sp: Cell<usize>,
+    pub fp: Cell<usize>,
+    /// The number of the [`Family`]; [`DELETES`] more if blocks of it are deleted.
+    pub what: Cell<u32>,
+}
+
+pub const DELETES: u32 = 8;
+
+/// What a [`Note`] says.
 #[derive(Clone, Copy)]
 pub struct Operator {
     pub sp: usize,
     pub fp: usize,
     pub family: Family,
     pub deletes: bool,
+}
+
+impl Operator {
+    /// Whether an operator new that this is the note of has called the malloc whose caller's stack pointer is `sp`: its own
+    /// caller's frame is near above.
+    #[inline(always)]
+    pub const fn has_called(&self, sp: usize) -> bool {
+        !self.deletes && self.sp > sp && self.sp - sp < 512
+    }
+}
+
+impl Note {
+    #[inline(always)]
+    pub fn get(&self) -> Option<Operator> {
+        let sp = self.sp.get();
+        if sp == 0 {
+            return None;
+        }
+        let what = self.what.get();
+        Some(Operator { sp, fp: self.fp.get(), family: Family::of(what), deletes: what & DELETES != 0 })
+    }
+
+    #[inline(always)]
+    pub fn take(&self) -> Option<Operator> {
+        let operator = self.get()?;
+        self.sp.set(0);
+        Some(operator)
+    }
+
+    /// `what` as in [`Note::what`].
+    pub fn set(&self, what: u32, sp: usize, fp: usize) {
+        self.what.set(what);
+        self.fp.set(fp);
+        self.sp.set(sp);
+    }
 }
 
 /// A realloc that is under way.
@@ -60,10 +108,10 @@ pub struct Thread {
     pub ticks: Cell<u32>,
     pub tid: AtomicU32,
     pub stack: Cell<OwnStack>,
-    pub operator: Cell<Option<Operator>>,
+    pub operator: Note,
     pub moving: Moving,
     pub alternate: Alternate,
-    pub sampler: Cell<Sampler>,
+    pub sampler: Sampler,
     pub trace: Cell<Trace>,
     ids: [Cell<(u64, u32)>; IDS],
     pub nodes: NodeCache,
@@ -75,7 +123,7 @@ pub struct Thread {
     next: Cell<usize>,
 }
 
-// SAFETY: all fields are valid when zero (`Option<Operator>` by the layout check below; `false`, 0 and empty otherwise).
+// SAFETY: all fields are valid when zero (`false`, 0 and empty).
 unsafe impl Zeroed for Thread {}
 
 /// A thread has a memo from this stack on: short threads do without.

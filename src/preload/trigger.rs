@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // hands registers to the snapshot; signal masks
 
 use crate::shims::with_registers;
-use crate::{ledger, settings, snapshot};
+use crate::{ledger, settings, snapshot, tls};
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst,
@@ -40,10 +40,16 @@ fn set_due() {
     DUE.store(due, Relaxed);
 }
 
-/// Called on the allocation path every [`TICKS`] calls of a thread.
+/// The thread has counted its ticks down.
 #[cold]
 #[inline(never)]
-pub fn tick() {
+pub fn tick_of(thread: &tls::Thread) {
+    thread.ticks.set(TICKS);
+    tick();
+}
+
+/// Called on the allocation path every [`TICKS`] calls of a thread.
+fn tick() {
     let due = DUE.load(Relaxed);
     let running = CHILD.load(Relaxed) != 0;
     if due == u64::MAX && !running && !PENDING.load(Relaxed) {

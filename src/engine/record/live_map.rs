@@ -35,6 +35,19 @@ pub enum Family {
     NewAligned = 3,
 }
 
+impl Family {
+    /// By its number's lowest two bits.
+    #[inline(always)]
+    pub const fn of(number: u32) -> Self {
+        match number & 3 {
+            0 => Family::Malloc,
+            1 => Family::New,
+            2 => Family::NewArray,
+            _ => Family::NewAligned,
+        }
+    }
+}
+
 /// What is known of a live block without looking further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell(pub u32);
@@ -53,12 +66,7 @@ impl Cell {
         Self(low | high << 16)
     }
     pub fn family(self) -> Family {
-        match self.0 >> 1 & 3 {
-            0 => Family::Malloc,
-            1 => Family::New,
-            2 => Family::NewArray,
-            _ => Family::NewAligned,
-        }
+        Family::of(self.0 >> 1)
     }
     /// The scan interval in which the block was born, modulo 4.
     pub const fn epoch(self) -> u32 {
@@ -151,7 +159,13 @@ impl LiveMap {
     /// The caller owns the block: the real allocator has just returned it to this thread.
     #[inline]
     pub fn set(&self, addr: usize, cell: Cell) -> bool {
-        let Some(leaf) = self.leaf(addr).or_else(|| self.grow(addr)) else { return false };
+        let leaf = match self.leaf(addr) {
+            Some(leaf) => leaf,
+            None => match self.grow(addr) {
+                Some(leaf) => leaf,
+                None => return false,
+            },
+        };
         let at = (leaf + (addr % LEAF_SPAN) / 16 * 2) as *mut u32;
         // SAFETY: `at` lies in the leaf's LEAF_BYTES; the two half cells belong to the block at `addr`, which is 32 bytes
         // at least and the caller's own, so no other thread writes them.
@@ -175,9 +189,16 @@ impl LiveMap {
     /// free, after which the address may be another thread's.
     #[inline]
     pub fn take(&self, addr: usize) -> Option<Cell> {
-        let cell = self.get(addr)?;
+        if !addr.is_multiple_of(16) {
+            return None;
+        }
         let at = (self.leaf(addr)? + (addr % LEAF_SPAN) / 16 * 2) as *mut u32;
-        // SAFETY: as in `set`; the caller is freeing the block.
+        // SAFETY: as in `get` and `set`; the caller is freeing the block.
+        let cell = Cell(unsafe { at.read_unaligned() });
+        if !cell.is_start() {
+            return None;
+        }
+        // SAFETY: as above.
         unsafe { at.write_unaligned(cell.0 & !1) };
         Some(cell)
     }

@@ -72,26 +72,16 @@ impl Tracker {
         if !self.live.set(new.addr, cell) {
             self.lost.fetch_add(1, Relaxed);
         } else if elsewhere {
-            self.note(&new, cell);
+            self.note(new.addr, new.size, new.tid, new.sampled, cell);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn note(&self, new: &New, cell: Cell) {
+    fn note(&self, addr: usize, size: usize, tid: u32, sampled: bool, cell: Cell) {
         let time = crate::sys::clock_ns(crate::sys::CLOCK_REALTIME) / 1_000_000_000;
-        let (addr, size, tid, sampled) = (new.addr, new.size, new.tid, u32::from(new.sampled));
+        let sampled = u32::from(sampled);
         self.table.note(Record { addr, size, time: time as u32, sampled, tid, cell: cell.0 }, &self.live);
-    }
-
-    /// A block dies: to be called before the real free.
-    #[inline]
-    pub fn on_free(&self, addr: usize) -> Option<Cell> {
-        let cell = self.live.take(addr);
-        if cell.is_none() {
-            self.unknown.fetch_add(1, Relaxed);
-        }
-        cell
     }
 
     /// Under sampling, whether a block with a stack stands for others, too; not if all of its size had their stacks recorded. For

@@ -48,12 +48,13 @@ impl Wanted {
         }
     }
 
-    /// Adds all that are in another set.
-    pub fn add_all(&self, other: &Self) {
+    /// Adds all that are in another set. Gives whether there is any.
+    pub fn add_all(&self, other: &Self) -> bool {
         if other.any.load(Relaxed) {
             self.bits.iter().zip(&other.bits).for_each(|(bits, more)| _ = bits.fetch_or(more.load(Relaxed), Relaxed));
             self.any.store(true, Relaxed);
         }
+        self.any.load(Relaxed)
     }
 
     /// How many sizes it has; those that share a bit count once.
@@ -76,8 +77,8 @@ mod tests {
         let (wanted, more) = (Wanted::new(), Wanted::new());
         assert!(!wanted.wants(24));
         more.add(24);
+        assert!(!wanted.add_all(&Wanted::new()) && wanted.add_all(&more));
         wanted.add(1337);
-        wanted.add_all(&more);
         assert!(wanted.wants(24) && wanted.wants(1337) && wanted.count() == 2);
         let others = (0..10_000).filter(|size| wanted.wants(*size)).count();
         assert!(others < 20, "{others} sizes for 2");

@@ -113,12 +113,12 @@ use crate::interpose as to;
 // name => entered function, the argument registers that take the return address's place and x29 (those after the real
 // arguments).
 export! {
-    "malloc" => to::malloc, "x1", "x2";
+    "malloc" => crate::fast::malloc, "x1", "x2";
     "calloc" => to::calloc, "x2", "x3";
     "realloc" => to::realloc, "x2", "x3";
     "reallocarray" => to::reallocarray, "x3", "x4";
-    "free" => to::free, "x1", "x2";
-    "cfree" => to::free, "x1", "x2";
+    "free" => crate::fast::free, "x1", "x2";
+    "cfree" => crate::fast::free, "x1", "x2";
     "free_sized" => to::free_sized, "x2", "x3";
     "free_aligned_sized" => to::free_aligned_sized, "x3", "x4";
     "posix_memalign" => to::posix_memalign, "x3", "x4";

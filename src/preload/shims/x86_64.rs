@@ -2,7 +2,9 @@
 //! caller with exact registers and none of our frames. The one thread word is here too, since stable Rust has no
 //! initial-exec thread-locals.
 
+use crate::tls::{Note, Thread};
 use core::arch::{asm, global_asm, naked_asm};
+use core::mem::offset_of;
 
 // The thread word: 8 bytes of initial-exec TLS. An initial-exec read is two instructions; a `thread_local!` in a cdylib
 // calls __tls_get_addr, which may allocate.
@@ -102,12 +104,12 @@ use crate::interpose as to;
 
 // name => entered function, the argument registers that take the stack pointer and rbp (those after the real arguments).
 export! {
-    "malloc" => to::malloc, "rsi", "rdx";
+    "malloc" => crate::fast::malloc, "rsi", "rdx";
     "calloc" => to::calloc, "rdx", "rcx";
     "realloc" => to::realloc, "rdx", "rcx";
     "reallocarray" => to::reallocarray, "rcx", "r8";
-    "free" => to::free, "rsi", "rdx";
-    "cfree" => to::free, "rsi", "rdx";
+    "free" => crate::fast::free, "rsi", "rdx";
+    "cfree" => crate::fast::free, "rsi", "rdx";
     "free_sized" => to::free_sized, "rdx", "rcx";
     "free_aligned_sized" => to::free_aligned_sized, "rcx", "r8";
     "posix_memalign" => to::posix_memalign, "rcx", "r8";
@@ -197,10 +199,20 @@ macro_rules! export_new {
             #[unsafe(export_name = $name)]
             unsafe extern "C" fn entry() {
                 naked_asm!(
-                    "mov r10, rsp", "mov r11, rbp", concat!("mov eax, ", $family), "call {note}",
-                    "mov rax, qword ptr [rip + {real}]", "test rax, rax", "jnz 2f",
-                    "lea rax, [rip + {real}]", "call {late}",
-                    "2:", "jmp rax",
+                    "mov r10, qword ptr [rip + leakscan_thread_word@GOTTPOFF]", "mov r10, qword ptr fs:[r10]",
+                    // 0: the thread's first call; 1: its end.
+                    "cmp r10, 2", "jb 4f",
+                    // The array and nothrow forms call the plain ones: the outer call, near above, is the program's.
+                    "mov rax, qword ptr [r10 + {sp}]", "sub rax, rsp", "cmp rax, 256", "jae 2f",
+                    "mov eax, dword ptr [r10 + {what}]", concat!("xor eax, ", $family), "test al, 8", "jz 3f",
+                    "2:", "mov qword ptr [r10 + {fp}], rbp",
+                    concat!("mov dword ptr [r10 + {what}], ", $family), "mov qword ptr [r10 + {sp}], rsp",
+                    "3:", "mov rax, qword ptr [rip + {real}]", "test rax, rax", "jz 5f", "jmp rax",
+                    "4:", "mov r10, rsp", "mov r11, rbp", concat!("mov eax, ", $family), "call {note}", "jmp 3b",
+                    "5:", "lea rax, [rip + {real}]", "call {late}", "jmp rax",
+                    sp = const offset_of!(Thread, operator) + offset_of!(Note, sp),
+                    fp = const offset_of!(Thread, operator) + offset_of!(Note, fp),
+                    what = const offset_of!(Thread, operator) + offset_of!(Note, what),
                     note = sym note_operator,
                     late = sym late_operator,
                     real = sym crate::real::$real
