@@ -414,7 +414,11 @@ pub fn mapped_file(addr: usize) -> Option<AddrRange> {
 
 /// The loaded file at an address, for the unwinder.
 pub fn find_object(pc: usize) -> Option<leakscan_engine::unwind::Object> {
-    found(pc).map(|found| leakscan_engine::unwind::Object { eh_frame_hdr: found.eh_frame, end: found.map[1] })
+    found(pc).map(|found| leakscan_engine::unwind::Object {
+        eh_frame_hdr: found.eh_frame,
+        start: found.map[0],
+        end: found.map[1],
+    })
 }
 
 /// By glibc's lock-free lookup (2.35 and later).

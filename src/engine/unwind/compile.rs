@@ -64,8 +64,9 @@ pub(super) enum Failure {
 fn compile(object: Object, pc: usize) -> Result<Rule, Failure> {
     let missing = |_: gimli::Error| Failure::NoEntry;
     let section = |start: usize| {
-        let len = object.end.checked_sub(start).filter(|len| *len > 0).ok_or(Failure::NoEntry)?;
-        // SAFETY: the loader says that the object is mapped up to `end`, and `start` lies before it. The tables lie in the
+        let inside = (object.start..object.end).contains(&start);
+        let len = if inside { object.end - start } else { return Err(Failure::NoEntry) };
+        // SAFETY: the loader says that the object is mapped up to `end`, and `start` lies in it. The tables lie in the
         // object's read-only segment; the object stays loaded, since code of it is on the stack being walked. A gap between
         // segments after the tables is never reached: the parser follows lengths inside the tables.
         Ok(unsafe { core::slice::from_raw_parts(start as *const u8, len) })
@@ -87,4 +88,108 @@ fn compile(object: Object, pc: usize) -> Result<Rule, Failure> {
     let row =
         entry.unwind_info_for_address(&frames, &bases, &mut context, pc as u64).map_err(|_| Failure::Unsupported)?;
     arch::pack(row, &frames, entry.cie().encoding()).ok_or(Failure::Unsupported)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::walk::tests::find;
+    use crate::{AddrRange, arena, sys};
+    use proptest::prelude::*;
+    use std::sync::OnceLock;
+
+    /// The test program's own tables, and addresses of its functions as they say.
+    struct Tables {
+        /// From `.eh_frame_hdr` to the end of `.eh_frame`.
+        bytes: Vec<u8>,
+        /// Where `.eh_frame`, the functions and their entries lie, from the first byte.
+        frames: usize,
+        functions: Vec<isize>,
+        entries: Vec<usize>,
+    }
+
+    fn tables() -> &'static Tables {
+        static TABLES: OnceLock<Tables> = OnceLock::new();
+        TABLES.get_or_init(|| {
+            let object = find(tables as *const () as usize).expect("the test program is a loaded file");
+            // SAFETY: the tables lie in the mapped file, headers first; both are a few hundred KiB.
+            let header = unsafe { core::slice::from_raw_parts(object.eh_frame_hdr as *const u8, 4 << 20) };
+            let word = |at: usize| i32::from_le_bytes(header[at..at + 4].try_into().unwrap()) as isize;
+            let (frames, count) = (word(4) + 4, word(8) as usize);
+            let functions: Vec<isize> = (0..count).map(|i| word(12 + i * 8)).collect();
+            let entries: Vec<usize> = (0..count).map(|i| word(16 + i * 8) as usize).collect();
+            assert!(frames > 0 && count > 1000, "the tables are as linkers write them: header, then frames");
+            let len = (entries.iter().max().unwrap() + 4096).next_multiple_of(4096);
+            Tables { bytes: header[..len].to_vec(), frames: frames as usize, functions, entries }
+        })
+    }
+
+    /// The tables at the end of a mapping, with nothing readable behind them, or before.
+    fn placed(len: usize) -> (&'static mut [u8], AddrRange) {
+        let pages = len.next_multiple_of(4096);
+        let range = arena::map(pages + 8192).unwrap();
+        for guard in [range.start, range.start + 4096 + pages] {
+            // SAFETY: pages of the new mapping.
+            unsafe { sys::call(sys::nr::MPROTECT, [guard, 4096, sys::PROT_NONE, 0, 0, 0]) }.unwrap();
+        }
+        let start = range.start + 4096 + pages - len;
+        // SAFETY: the pages between the guards, which are this test's alone.
+        (unsafe { core::slice::from_raw_parts_mut(start as *mut u8, len) }, range)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        /// Whatever stands in the tables: a rule or a refusal, no read outside of the file, and an end.
+        #[test]
+        fn damaged_tables_are_read_in_bounds(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..200),
+            heads in prop::collection::vec((0usize..12, any::<u8>()), 0..2),
+            shared in prop::collection::vec((0usize..48, any::<u8>()), 0..3),
+            picks in prop::collection::vec((any::<prop::sample::Index>(), 0usize..48, any::<u8>()), 30),
+            cut in 0usize..64,
+        ) {
+            let tables = tables();
+            let len = tables.bytes.len() - cut;
+            let (copy, range) = placed(len);
+            copy.copy_from_slice(&tables.bytes[..len]);
+            for (at, byte) in damage {
+                copy[at.index(len)] = byte;
+            }
+            // The header, the first common entry, and each function's own.
+            for (at, byte) in heads.into_iter().chain(shared.into_iter().map(|(at, byte)| (tables.frames + at, byte))) {
+                copy[at] = byte;
+            }
+            for (pick, at, byte) in &picks {
+                copy[pick.get(&tables.entries) + at] = *byte;
+            }
+            let start = copy.as_ptr() as usize;
+            let object = Object { eh_frame_hdr: start, start, end: start + len };
+            for (pick, ..) in picks {
+                let function = *pick.get(&tables.functions);
+                for inside in [0, 1, 9] {
+                    let _ = compile(object, start.wrapping_add_signed(function + inside));
+                }
+            }
+            // SAFETY: nobody else knows it.
+            unsafe { arena::unmap(range) };
+        }
+    }
+
+    #[test]
+    fn undamaged_tables_are_understood_wherever_they_lie() {
+        let tables = tables();
+        let (copy, range) = placed(tables.bytes.len());
+        copy.copy_from_slice(&tables.bytes);
+        let start = copy.as_ptr() as usize;
+        let object = Object { eh_frame_hdr: start, start, end: start + copy.len() };
+        let understood = tables
+            .functions
+            .iter()
+            .filter(|function| compile(object, start.wrapping_add_signed(**function)).is_ok())
+            .count();
+        assert!(understood * 100 > tables.functions.len() * 99, "{understood} of {}", tables.functions.len());
+        // SAFETY: nobody else knows it.
+        unsafe { arena::unmap(range) };
+    }
 }

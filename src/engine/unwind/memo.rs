@@ -380,6 +380,8 @@ impl Watch for Recorder<'_> {
 mod tests {
     use super::*;
     use crate::unwind::walk::tests::{UNWINDER, find};
+    use crate::{AddrRange, sys};
+    use proptest::prelude::*;
     use std::hint::black_box;
 
     struct Case {
@@ -405,9 +407,15 @@ mod tests {
         unsafe {
             core::arch::asm!("mov {}, rsp", "mov {}, rbp", "lea {}, [rip + 1]", out(reg) sp, out(reg) fp, out(reg) pc)
         };
-        let (start, own) = (Start { pc, sp, fp }, OwnStack { low: 0, high: (1 << 47) - 4096 });
+        // SAFETY: this frame is live, and these are its registers.
+        unsafe { compare_from(case, Start { pc, sp, fp }, OwnStack { low: 0, high: (1 << 47) - 4096 }) };
+    }
+
+    /// # Safety
+    /// `start` is a live frame's state, or everything from its stack pointer to the end of `own` is readable.
+    unsafe fn compare_from(case: &mut Case, start: Start, own: OwnStack) {
         let mut walked = Trace::new();
-        // SAFETY: this frame is live, and these are its registers; the memo is used here only.
+        // SAFETY: by this function's own contract; the memo is used here only.
         unsafe {
             UNWINDER.walk(start, own, case.depth, case.cache, &mut walked);
             let id = walked.hash as u32 | 1;
@@ -441,6 +449,84 @@ mod tests {
             0..2 => compare(case),
             _ if turns.is_multiple_of(2) => left(case, turns / 2),
             _ => right(case, turns / 2),
+        }
+    }
+
+    /// A stack with nothing readable around it.
+    const WORDS: usize = 512;
+    fn guarded() -> AddrRange {
+        let range = crate::arena::map(3 * 4096).unwrap();
+        for guard in [range.start, range.start + 2 * 4096] {
+            // SAFETY: pages of the new mapping.
+            unsafe { sys::call(sys::nr::MPROTECT, [guard, 4096, sys::PROT_NONE, 0, 0, 0]) }.unwrap();
+        }
+        AddrRange::new(range.start + 4096, range.start + 2 * 4096)
+    }
+
+    /// Return addresses of real code, whose frames are of many shapes.
+    fn addresses() -> &'static [usize] {
+        static ADDRESSES: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
+        ADDRESSES.get_or_init(|| {
+            let mut addresses = Vec::new();
+            backtrace::trace(|frame| {
+                addresses.push(frame.ip() as usize);
+                true
+            });
+            for function in [guarded as *const () as usize, left as *const () as usize, compare as *const () as usize] {
+                addresses.extend((0..400).step_by(7).map(|inside| function + inside));
+            }
+            addresses.retain(|address| *address != 0);
+            addresses
+        })
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Word {
+        Address(prop::sample::Index),
+        Stack(usize),
+        Any(usize),
+    }
+    fn word() -> impl Strategy<Value = Word> {
+        prop_oneof![
+            4 => any::<prop::sample::Index>().prop_map(Word::Address),
+            3 => (0..WORDS + 4).prop_map(Word::Stack),
+            1 => any::<usize>().prop_map(Word::Any),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Whatever stands on the stack and in the frame pointer: no read outside of it, an end, and the memo finds what a walk does.
+        #[test]
+        fn damaged_stacks_are_walked_in_bounds(
+            words in prop::collection::vec(word(), WORDS),
+            turns in prop::collection::vec((prop::collection::vec((0..WORDS, word()), 0..6), 0..WORDS, word(), word()), 1..40),
+        ) {
+            let stack = guarded();
+            let value = |word: Word| match word {
+                Word::Address(pick) => *pick.get(addresses()),
+                Word::Stack(at) => stack.start + at * 8,
+                Word::Any(value) => value,
+            };
+            // SAFETY: the page between the guards, which is this test's alone.
+            let slots = unsafe { core::slice::from_raw_parts_mut(stack.start as *mut usize, WORDS) };
+            for (slot, word) in slots.iter_mut().zip(words) {
+                *slot = value(word);
+            }
+            let mut case = case(64);
+            for (changes, sp, pc, fp) in turns {
+                for (at, word) in changes {
+                    slots[at] = value(word);
+                }
+                let start = Start { pc: value(pc), sp: stack.start + sp * 8, fp: value(fp) };
+                for _ in 0..2 {
+                    // SAFETY: the stack is readable to its end.
+                    unsafe { compare_from(&mut case, start, OwnStack { low: stack.start, high: stack.end }) };
+                }
+            }
+            // SAFETY: nobody else knows it.
+            unsafe { crate::arena::unmap(AddrRange::new(stack.start - 4096, stack.end + 4096)) };
         }
     }
 

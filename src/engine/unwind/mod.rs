@@ -27,7 +27,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 pub struct Object {
     /// Address of its `.eh_frame_hdr`; 0 if it has none.
     pub eh_frame_hdr: usize,
-    /// End of its mapping.
+    /// Start and end of its mapping.
+    pub start: usize,
     pub end: usize,
 }
 

@@ -193,7 +193,7 @@ pub(super) mod tests {
         let mut found = DlFindObject::default();
         // SAFETY: glibc fills the structure, whose layout is that of <dlfcn.h>.
         let missing = unsafe { _dl_find_object(pc, &mut found) } != 0;
-        (!missing).then_some(Object { eh_frame_hdr: found.eh_frame, end: found.map[1] })
+        (!missing).then_some(Object { eh_frame_hdr: found.eh_frame, start: found.map[0], end: found.map[1] })
     }
 
     pub static UNWINDER: Unwinder = Unwinder::new();
