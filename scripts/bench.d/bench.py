@@ -21,6 +21,8 @@ arguments.add_argument("--work", type=Path, required=True)
 arguments.add_argument("--built", type=Path, required=True)
 arguments.add_argument("--quick", action="store_true")
 arguments.add_argument("--only", default="")
+arguments.add_argument("--peers", action="store_true")
+arguments.add_argument("--json", type=Path)
 options = arguments.parse_args()
 WORK, LEAKSCAN, LIBRARY = options.work, options.built / "leakscan", options.built / "libleakscan.so"
 PAIRS = 3 if options.quick else 7
@@ -35,19 +37,27 @@ def first(*paths):
 HEAPTRACK = first("/usr/lib/heaptrack/libheaptrack_preload.so", "/usr/lib/*/heaptrack/libheaptrack_preload.so")
 LSAN = first("/usr/lib/*/liblsan.so.0")
 VALGRIND = shutil.which("valgrind")
+GPERFTOOLS = first("/usr/lib/*/libtcmalloc.so.4")
+JEMALLOC = first("/usr/lib/*/libjemalloc.so.2")
 PYTHON = first("/usr/bin/python3") or sys.executable
 
 BASE = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "LEAKSCAN_OPTIONS", "LSAN_OPTIONS")}
 # Each tool does its work to the end, its report included; heaptrack's interpreter is left out, and its output thrown away.
+def leakscan(more=""):
+    return {"LD_PRELOAD": str(LIBRARY), "LEAKSCAN_OPTIONS": f"quiet=1:log_path={WORK}/report.%p{more}"}
+
+
 TOOLS = {
     "bare": {},
-    "leakscan": {"LD_PRELOAD": str(LIBRARY), "LEAKSCAN_OPTIONS": f"quiet=1:log_path={WORK}/report.%p"},
-    "leakscan sampling": {
-        "LD_PRELOAD": str(LIBRARY),
-        "LEAKSCAN_OPTIONS": f"quiet=1:sample=524288:log_path={WORK}/report.%p",
-    },
+    "leakscan": leakscan(),
+    "leakscan sampling": leakscan(":sample=524288"),
+    "leakscan bundled": leakscan(":allocator=bundled"),
+    "leakscan sampling bundled": leakscan(":sample=524288:allocator=bundled"),
     "heaptrack": HEAPTRACK and {"LD_PRELOAD": HEAPTRACK, "DUMP_HEAPTRACK_OUTPUT": "/dev/null"},
     "LeakSanitizer": LSAN and {"LD_PRELOAD": LSAN, "LSAN_OPTIONS": f"exitcode=0:log_path={WORK}/lsan"},
+    # With --peers. The heap checker wants a pprof, and would print its findings.
+    "gperftools": GPERFTOOLS and {"LD_PRELOAD": GPERFTOOLS, "HEAPCHECK": "normal", "PPROF_PATH": "/bin/true"},
+    "jemalloc": JEMALLOC and {"LD_PRELOAD": JEMALLOC, "MALLOC_CONF": f"prof:true,lg_prof_sample:0,prof_final:false,prof_prefix:{WORK}/jeprof"},
 }
 
 
@@ -56,14 +66,16 @@ class Run:
 
     def __init__(self, command, environment=None, stdin=None):
         out = WORK / "out"
-        with open(out, "wb") as file, open(stdin or os.devnull, "rb") as given:
+        with open(out, "wb") as file, open(stdin or os.devnull, "rb") as given, open(WORK / "told", "wb") as told:
             begun = time.monotonic()
-            actions = [(os.POSIX_SPAWN_DUP2, given.fileno(), 0), (os.POSIX_SPAWN_DUP2, file.fileno(), 1)]
+            actions = [(os.POSIX_SPAWN_DUP2, given.fileno(), 0), (os.POSIX_SPAWN_DUP2, file.fileno(), 1),
+                       (os.POSIX_SPAWN_DUP2, told.fileno(), 2)]
             pid = os.posix_spawnp(command[0], command, {**BASE, **(environment or {})}, file_actions=actions)
             _, status, usage = os.wait4(pid, 0)
             self.clock = time.monotonic() - begun
         self.cpu, self.memory, self.out = usage.ru_utime + usage.ru_stime, usage.ru_maxrss, out.read_bytes()
         if status:
+            sys.stderr.write((WORK / "told").read_text(errors="replace"))
             sys.exit(f"bench: {' '.join(command)}: status {os.waitstatus_to_exitcode(status)} with {environment}")
 
 
@@ -97,7 +109,11 @@ def row(what, found, index=0, absent="–"):
     print("bench:", *rows[-1], sep="  ", file=sys.stderr)
 
 
-COLUMNS = ["leakscan", "leakscan sampling", "heaptrack", "LeakSanitizer"]
+COLUMNS = ["leakscan", "leakscan sampling", "leakscan bundled", "leakscan sampling bundled", "heaptrack", "LeakSanitizer"]
+TITLES = ["leakscan, every stack", "`sample=524288`", "`allocator=bundled`", "both", "heaptrack", "LeakSanitizer"]
+if options.peers:
+    COLUMNS += ["gperftools", "jemalloc"]
+    TITLES += ["gperftools' heap checker", "jemalloc's profiler, every stack"]
 
 
 def allocation():
@@ -117,10 +133,15 @@ def start():
             Run(["/bin/true"], TOOLS[tool])
         return (time.monotonic() - begun,)
 
+    def script(tool):
+        command = ["/bin/sh", "-c", f"i=0; while [ $i -lt {200 * SCALE} ]; do /bin/true; i=$((i + 1)); done"]
+        return (Run(command, TOOLS[tool]).clock,)
+
     row("start and end of `/bin/true`, time", pairs(measure, COLUMNS))
+    row(f"a shell script that starts {200 * SCALE} processes, time", pairs(script, COLUMNS, 3))
 
 
-def program(name, command, environment=None, stdin=None, leave_out=()):
+def program(name, command, environment=None, stdin=None, leave_out=(), memory=True):
     expected = Run(command, environment, stdin).out
 
     def measure(tool):
@@ -131,11 +152,21 @@ def program(name, command, environment=None, stdin=None, leave_out=()):
 
     found = pairs(measure, [tool for tool in COLUMNS if tool not in leave_out])
     row(f"{name}, CPU", found)
-    row(f"{name}, peak memory", found, 1)
+    # (The peak of a program smaller than this one cannot be told: it is this one's, from before the exec.)
+    if memory:
+        row(f"{name}, peak memory", found, 1)
 
 
 def python():
     program("python3, JSON and dicts", [PYTHON, str(HERE / "work.py"), str(50 * SCALE)], {"PYTHONMALLOC": "malloc"})
+
+
+def containers():
+    program("C++ containers", [str(WORK / "containers"), str(30 * SCALE)], memory=False)
+
+
+def compiler():
+    program("g++, this C++ program", ["g++", "-O1", "-S", "-o", "/dev/null", str(HERE / "containers.cc")])
 
 
 def sqlite():
@@ -229,7 +260,7 @@ def valgrind():
 
 
 texts = []
-for measurement in allocation, start, python, sqlite, redis:
+for measurement in allocation, start, python, containers, sqlite, compiler, redis:
     if options.only in measurement.__name__:
         measurement()
 for measurement in pause, valgrind:
@@ -239,8 +270,10 @@ for measurement in pause, valgrind:
 
 print(f"Times the bare program's, median (least–most) of {PAIRS} interleaved pairs"
       f"{' (3 at least for redis-server)' if options.quick else f' ({PAIRS - 2} for redis-server)'}; less is better, 1 is free.\n")
-titles = ["", "leakscan, every stack", "leakscan, `sample=524288`", "heaptrack", "LeakSanitizer"]
-for line in [titles, ["---"] + ["---:"] * len(COLUMNS), *rows]:
+for line in [["", *TITLES], ["---"] + ["---:"] * len(COLUMNS), *rows]:
     print("|", " | ".join(line), "|")
 print()
 print("\n\n".join(texts))
+if options.json:
+    figures = [dict(zip(["what", *COLUMNS], line)) for line in rows]
+    options.json.write_text(json.dumps({"pairs": PAIRS, "ratios": figures, "texts": texts}, indent=1, ensure_ascii=False) + "\n")

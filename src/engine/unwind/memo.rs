@@ -156,12 +156,23 @@ unsafe fn verify(checks: &[Check], sp: usize, fp: usize) -> Verified {
             continue;
         }
         // SAFETY: as above.
-        let word = if kind == OF_REGISTER { fp } else { unsafe { read(sp + (check.place & !7) as usize) } };
-        if word != sp.wrapping_add(check.value) {
+        if !unsafe { frame_pointer_holds(check, sp, fp) } {
             return Verified::Moved;
         }
     }
     Verified::All
+}
+
+/// By itself, since most code keeps none, and the loop above is the hottest of all.
+///
+/// # Safety
+/// As for [`verify`].
+#[inline(never)]
+unsafe fn frame_pointer_holds(check: &Check, sp: usize, fp: usize) -> bool {
+    let kind = check.place & 7;
+    // SAFETY: by this function's own contract.
+    let word = if kind == OF_REGISTER { fp } else { unsafe { read(sp + (check.place & !7) as usize) } };
+    word == sp.wrapping_add(check.value)
 }
 
 impl Unwinder {
