@@ -527,6 +527,7 @@ int main(int count, char **words) {
         if (is(words[1], places[i].name)) {
             places[i].keep();
             scrub();
+            for (int scans = count > 3 ? atoi(words[3]) : 0; scans > 0; scans--) scan();
             exit(0);
         }
     }

@@ -168,6 +168,22 @@ fn pages_that_a_fork_does_not_copy() {
     kept_by("use_mappings", "page_wiped_on_fork");
 }
 
+/// At the end of a program with one thread nothing is copied; while it runs, these pages are read apart.
+#[test]
+fn pages_that_a_fork_does_not_copy_while_the_program_runs() {
+    for place in ["page_not_forked", "page_wiped_on_fork"] {
+        let scans = |options: &str| {
+            program("roots.c").arg(place).arg(source("roots_library.c")).arg("12").options(options).run()
+        };
+        let (kept, lost) = (scans(""), scans("use_mappings=0"));
+        for scan in 1..=12 {
+            let report = kept.report_of_scan(scan);
+            assert_eq!(report.total(), (0, 0), "{place}: {report:?}");
+            assert_eq!(lost.report_of_scan(scan).total_through("make"), (1, 1337), "{place}");
+        }
+    }
+}
+
 #[test]
 fn unaligned_word_in_generated_code() {
     kept_by("use_mappings", "code");

@@ -90,9 +90,9 @@ impl Copied {
 fn missing(pid: u32) -> Result<List<AddrRange>, Stopped> {
     let (mut ours, mut theirs) = (MapsText::new(), MapsText::new());
     let text = ours.read().ok_or(Stopped(Step::Maps, Errno::ENOENT))?;
-    // The buffer itself may lie where the program has something else.
-    let start = text.as_ptr() as usize;
-    let own = [AddrRange::new(start, (start + text.len()).next_multiple_of(256 << 10))];
+    // The buffer itself may lie where the program has something else: most likely in the very hole that is looked for.
+    let holds_text = |range: &AddrRange| range.contains(text.as_ptr() as usize);
+    let own = [arena::own_ranges().find(holds_text).unwrap_or_default()];
     let (mut inherited, mut missing): (List<AddrRange>, List<AddrRange>) = (List::new(), List::new());
     let mut full = false;
     for mapping in maps::parse(text) {
