@@ -122,7 +122,9 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     if sys::open(c"/proc/self", sys::O_RDONLY, 0).is_err_and(|error| error == Errno::EMFILE) {
         spare_descriptors();
     }
-    let kernel_words = if options.use_kernel { kernel::pointers(job.pid) } else { List::new() };
+    // While its descriptors are open; where the program waits for us they stay so, and are looked at last, and seldom.
+    let in_place = snapshot::is_in_place();
+    let kernel_words = if options.use_kernel && !in_place { kernel::pointers(job.pid) } else { List::new() };
     quiet_down(options.deadline);
 
     shared.ledger.step.store(Step::Scan as u32, Relaxed);
@@ -151,6 +153,11 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let gathered =
         unsafe { gather::roots(job, options, &copied, &mut pages, &mut marker, &mut found.unseen, &mut audit)? };
     marker.drain();
+    if in_place && options.use_kernel && marker.blocks.unmarked().next().is_some() {
+        kernel::pointers(job.pid).iter().for_each(|word| marker.root_word(*word));
+        audit.after(&mut marker, "the kernel");
+        marker.drain();
+    }
     // SAFETY: the roots are this process's own memory still.
     let disguised = unsafe { marker.disguised(|word| unmangled(word, secret)) };
     audit.after(&mut marker, "pointers in disguise");
@@ -268,8 +275,10 @@ fn set_action(signal: usize, handler: usize) {
 /// Lets go of everything that is the program's, and sets the watchdog.
 fn quiet_down(deadline: u64) {
     // A pipe's end held open would delay its peer; our report is opened later.
-    // SAFETY: this process's descriptors are copies that nobody uses.
-    let _ = unsafe { sys::call(nr::CLOSE_RANGE, [0, usize::MAX >> 33, 0, 0, 0, 0]) };
+    if !snapshot::is_in_place() {
+        // SAFETY: this process's descriptors are copies that nobody uses.
+        let _ = unsafe { sys::call(nr::CLOSE_RANGE, [0, usize::MAX >> 33, 0, 0, 0, 0]) };
+    }
     const CORE: usize = 4;
     // SAFETY: the kernel reads two words: no core dumps of this process.
     let _ = unsafe { sys::call(nr::SETRLIMIT, [CORE, [0usize; 2].as_ptr() as usize, 0, 0, 0, 0]) };

@@ -3,7 +3,7 @@
 use leakscan_engine::arena::{self, List};
 use leakscan_engine::sys;
 
-/// All that /proc tells. Called first thing in the child, while the program's descriptors are still open in it.
+/// All that /proc tells. Called in the child while the program's descriptors are still open in it.
 pub fn pointers(parent: u32) -> List<usize> {
     let mut words = List::new();
     let Some(buffer) = arena::zeroed::<u8>(256 << 10) else { return words };

@@ -70,6 +70,11 @@ pub fn get() -> Option<Shared> {
     Some(Shared { ledger: unsafe { &*(at as *const Ledger) }, lists: at + LISTS, written: at + WRITTEN })
 }
 
+/// Whether there is one: a scan was asked for.
+pub fn exists() -> bool {
+    LEDGER.load(Acquire) != 0
+}
+
 /// After a fork the ledger is the parent's: the child begins its own.
 pub fn forget() {
     let at = LEDGER.swap(0, Release);

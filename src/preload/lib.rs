@@ -29,6 +29,7 @@ mod shims;
 mod snapshot;
 mod state;
 mod stop;
+mod symbols;
 mod threads;
 mod tls;
 mod trigger;

@@ -4,6 +4,7 @@
 //! are being resolved, dlsym itself may allocate: that is served by glibc's own `__libc_*`.
 #![allow(unsafe_code)] // calls foreign functions by address
 
+use crate::symbols;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
@@ -29,6 +30,9 @@ static RESOLVED: AtomicU8 = AtomicU8::new(0);
 
 /// The address of the next definition of `name`, 0 if there is none.
 pub fn next(name: &CStr) -> usize {
+    if !symbols::may_exist(name) {
+        return 0;
+    }
     // SAFETY: dlsym reads the name; RTLD_NEXT means the objects after the one that calls, which is ours.
     unsafe { dlsym(NEXT, name.as_ptr()) as usize }
 }
@@ -44,12 +48,13 @@ macro_rules! functions {
         fn resolve_all() {
             // Until dlsym has answered, what it allocates itself goes straight to glibc.
             $($($slot.store($initial as *const () as usize, Relaxed);)?)+
-            let mut found = [0usize; 64];
+            let (mut found, mut failed) = ([0usize; 64], false);
             for ((_, name), found) in ALL.iter().zip(&mut found) {
                 *found = next(name);
+                failed |= *found == 0 && symbols::may_exist(name);
             }
-            // A program with a malloc of its own, but no realloc: what builds the error text mixes the two.
-            if is_interposed() {
+            // Mostly there is none. A program with a malloc of its own, but no realloc: what builds the error text mixes the two.
+            if failed && is_interposed() {
                 forget_error();
             }
             for ((slot, _), found) in ALL.iter().zip(found) {
@@ -216,9 +221,7 @@ pub fn is_interposed() -> bool {
 
 /// Whether this is a Python that serves small blocks from arenas of its own, out of our sight.
 pub fn has_pymalloc() -> bool {
-    let found = !first(c"PyObject_Malloc").is_null();
-    forget_error();
-    found
+    symbols::may_exist(c"PyObject_Malloc")
 }
 
 /// The first definition of a name: the executable's, if it has one.

@@ -1,8 +1,10 @@
 //! When a scan runs: the clock on the allocation path, a signal, the program's own call, its end. One at a time.
 #![allow(unsafe_code)] // hands registers to the snapshot; signal masks
 
+use crate::settings::Settings;
 use crate::shims::with_registers;
-use crate::{ledger, settings, snapshot, tls};
+use crate::state::TRACKER;
+use crate::{ledger, misuse, settings, snapshot, tls};
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst,
@@ -127,12 +129,21 @@ fn defer() {
 pub fn last() {
     if let Some(settings) = settings::get()
         && settings.options.scan_at_exit
+        && !nothing_was_ever_there(settings)
     {
         request(Trigger::Exit);
     }
     if settings::PID.load(Relaxed) == sys::getpid() {
         LAST.store(true, Relaxed);
     }
+}
+
+/// Whether this process has allocated nothing, was never scanned, and would leave no report without a leak.
+fn nothing_was_ever_there(settings: &Settings) -> bool {
+    TRACKER.live.leaves().next().is_none()
+        && !ledger::exists()
+        && misuse::all().next().is_none()
+        && !settings::is_root(settings)
 }
 
 fn scan(trigger: Trigger) -> bool {
