@@ -11,6 +11,15 @@ NOINLINE void freed_again(void *block) { free(block); }
 NOINLINE int *array_made_here() { return new int[10]; }
 NOINLINE int *object_made_here() { return new int; }
 NOINLINE void deleted_here(int *object) { delete object; }
+// operator delete of no block, and then a free from the same stack pointer.
+NOINLINE void nothing_and_then(void *nothing, void *block) {
+    ::operator delete(nothing);
+    free(block);
+}
+NOINLINE void nothing_and_then_array(void *nothing, int *array) {
+    ::operator delete(nothing);
+    delete[] array;
+}
 NOINLINE void realloced_here(void *block) { freed_here(realloc(block, 100)); }
 }
 
@@ -36,6 +45,11 @@ int main(int, char **words) {
     } else if (is(what, "again")) {
         // The same address for another block is no second free.
         for (int i = 0; i < 1000; i++) freed_here(made_here());
+    } else if (is(what, "nothing")) {
+        for (int i = 0; i < 10; i++) {
+            nothing_and_then(nullptr, made_here());
+            nothing_and_then_array(nullptr, array_made_here());
+        }
     } else if (is(what, "mismatch")) {
         for (volatile int i = 0; i < 3; i = i + 1) deleted_here(array_made_here());
         freed_here(object_made_here());

@@ -81,3 +81,13 @@ fn what_libc_refuses_it_refuses() {
     outcome.expect_clean();
     assert!(outcome.report().misuses.is_empty(), "{outcome:?}");
 }
+
+/// C++ runtimes delete null pointers all the time.
+#[test]
+fn delete_of_no_block_says_nothing_of_the_next_free() {
+    for options in ["", "sample=512k", "allocator=bundled"] {
+        let outcome = program("misuse.cc").arg("nothing").options(options).run();
+        outcome.expect_clean();
+        assert_eq!(misuses(&outcome.report()), [""; 0], "{options}");
+    }
+}

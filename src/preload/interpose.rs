@@ -269,6 +269,8 @@ pub extern "C" fn malloc_usable_size(addr: usize) -> usize {
 /// Takes a block out of the map before its real free. False if it is not to be freed.
 #[inline(always)]
 fn dies(addr: usize, caller: Caller) -> bool {
+    // Also of no block: the note of an operator delete must not wait for the next free from there.
+    let by = tls::current().and_then(|thread| thread.operator.take());
     if addr == 0 || !state::on() {
         return true;
     }
@@ -276,7 +278,6 @@ fn dies(addr: usize, caller: Caller) -> bool {
     if nth != 0 && forget::forgets(addr, nth) {
         return false;
     }
-    let by = tls::current().and_then(|thread| thread.operator.take());
     look_at_free(addr, by, TRACKER.live.take(addr), caller);
     true
 }
