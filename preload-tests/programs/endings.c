@@ -1,6 +1,7 @@
 // Loses one block of 1337 bytes and ends in the way that the first argument names.
 #include "test.h"
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/syscall.h>
@@ -16,6 +17,11 @@ static void *thread_that_ends(void *_) {
     return 0;
 }
 static void second_exit(void) { _exit(5); }
+static sigjmp_buf back;
+static void jump_back(int _) {
+    (void)_;
+    siglongjmp(back, 1);
+}
 
 int main(int count, char **words) {
     check(count >= 2);
@@ -32,6 +38,11 @@ int main(int count, char **words) {
     if (is(way, "quick_exit")) quick_exit(5);
     if (is(way, "exit_group")) syscall(SYS_exit_group, 5);
     if (is(way, "abort")) abort();
+    if (is(way, "abort_and_back")) {
+        signal(SIGABRT, jump_back);
+        if (!sigsetjmp(back, 1)) abort();
+        return 0;
+    }
     if (is(way, "segv")) raise(SIGSEGV);
     if (is(way, "fault")) *(volatile int *)8 = 1;
     if (is(way, "term")) raise(SIGTERM);

@@ -325,6 +325,14 @@ static void in_closed_page(void) {
     keep_at(page + 5);
     check(mprotect((void *)page, 4096, PROT_NONE) == 0);
 }
+// A page that this thread may not read for the moment. (A CPU without protection keys has a plain one.)
+static void in_page_behind_key(void) {
+    Slot *page = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int key = pkey_alloc(0, 0);
+    if (key >= 0) check(pkey_mprotect(page, 4096, PROT_READ | PROT_WRITE, key) == 0);
+    keep_at(page);
+    if (key >= 0) check(pkey_set(key, PKEY_DISABLE_ACCESS) == 0);
+}
 static void in_page_not_forked(void) {
     Slot *page = map(4096);
     keep_at(page + 5);
@@ -492,6 +500,7 @@ static const struct {
     {"anonymous", in_anonymous},
     {"read_only", in_read_only},
     {"closed_page", in_closed_page},
+    {"page_behind_key", in_page_behind_key},
     {"page_not_forked", in_page_not_forked},
     {"page_wiped_on_fork", in_page_wiped_on_fork},
     {"private_file", in_private_file},

@@ -36,6 +36,22 @@ fn quick_exit() {
 }
 
 #[test]
+fn abort_and_what_comes_to_it() {
+    scanned_once_at_the_end("abort");
+    let outcome = program("uncaught.cc").run_as_bare();
+    let report = outcome.report();
+    assert_eq!((report.triggers(), report.total_through("lose")), (vec!["exit"], (1, 1337)), "{outcome:?}");
+}
+
+/// A handler of SIGABRT has jumped out of it: the program goes on, and so do scans.
+#[test]
+fn abort_that_was_not_the_end() {
+    let outcome = end("abort_and_back", "");
+    let report = outcome.report();
+    assert_eq!((report.triggers(), report.total()), (vec!["exit", "exit"], (1, 1337)), "{outcome:?}");
+}
+
+#[test]
 fn end_by_a_thread() {
     scanned_once_at_the_end("thread");
     scanned_once_at_the_end("last_thread");
@@ -52,7 +68,7 @@ fn exit_scan_comes_behind_earlier_ones() {
 /// An end that nobody is told of: scans made before stand in the report, whole.
 #[test]
 fn earlier_scans_outlast_a_sudden_end() {
-    for by in ["exit_group", "abort", "segv", "fault", "term", "kill"] {
+    for by in ["exit_group", "segv", "fault", "term", "kill"] {
         let outcome = end(by, "");
         assert_eq!(outcome.files().len(), 0, "{by}: {outcome:?}");
         let app = program("endings.c").args([by, "scan first"]);

@@ -168,6 +168,13 @@ fn pages_that_a_fork_does_not_copy() {
     kept_by("use_mappings", "page_wiped_on_fork");
 }
 
+#[test]
+fn pages_behind_a_protection_key() {
+    kept_by("use_mappings", "page_behind_key");
+    let outcome = program("roots.c").arg("page_behind_key").arg(source("roots_library.c")).arg("2").run();
+    assert!((1..=3).all(|scan| outcome.report_of_scan(scan).total() == (0, 0)), "{outcome:?}");
+}
+
 /// At the end of a program with one thread nothing is copied; while it runs, these pages are read apart.
 #[test]
 fn pages_that_a_fork_does_not_copy_while_the_program_runs() {

@@ -6,7 +6,7 @@
 
 use crate::emit::{self, Findings};
 use crate::forget::Audit;
-use crate::shims::{pointer_guard, unmangled};
+use crate::shims::{open_protection_keys, pointer_guard, unmangled};
 use crate::snapshot::{self, Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop;
@@ -50,6 +50,7 @@ static REPAIRED: AtomicU64 = AtomicU64::new(0);
 
 /// The child's whole life.
 pub fn run(job: &mut Job) -> ! {
+    open_protection_keys();
     let status = match ledger::get() {
         None => Step::Memory as u32,
         Some(shared) => {

@@ -157,6 +157,14 @@ pub extern "C" fn _Exit(status: i32) {
     _exit(status);
 }
 
+/// abort: the program's, after a last scan. C++'s uncaught exceptions come here, and Rust's panics that abort; libc's own (assert,
+/// a damaged heap) do not. A handler of SIGABRT may jump out of it, so that it is not the end for certain.
+#[unsafe(no_mangle)]
+pub extern "C" fn abort() -> ! {
+    trigger::maybe_last();
+    real::abort()
+}
+
 unsafe extern "C" fn quick_end(_: *mut core::ffi::c_void) {
     trigger::last();
 }

@@ -101,6 +101,7 @@ functions! {
     DLOPEN, "dlopen";
     DLMOPEN, "dlmopen";
     UNDERSCORE_EXIT, "_exit";
+    ABORT, "abort";
     SBRK, "sbrk", __sbrk;
     MADVISE, "madvise";
     MMAP, "mmap";
@@ -369,6 +370,14 @@ pub fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
 }
 pub fn underscore_exit(status: c_int) {
     call!(UNDERSCORE_EXIT, fn(status: c_int) -> ())
+}
+pub fn abort() -> ! {
+    call!(ABORT, fn() -> ());
+    // It does not come back.
+    loop {
+        // SAFETY: ends this process.
+        unsafe { sys::syscall(sys::nr::EXIT_GROUP, [134, 0, 0, 0, 0, 0]) };
+    }
 }
 /// C23's `free_sized` where the allocator has it, else `free`.
 pub fn free_sized(ptr: usize, size: usize) {

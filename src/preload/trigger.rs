@@ -127,14 +127,19 @@ fn defer() {
 
 /// The last scan: after it no other is made. For the end of the process, whichever way it is found out first.
 pub fn last() {
+    maybe_last();
+    if settings::PID.load(Relaxed) == sys::getpid() {
+        LAST.store(true, Relaxed);
+    }
+}
+
+/// The same, where the process may go on after all.
+pub fn maybe_last() {
     if let Some(settings) = settings::get()
         && settings.options.scan_at_exit
         && !nothing_was_ever_there(settings)
     {
         request(Trigger::Exit);
-    }
-    if settings::PID.load(Relaxed) == sys::getpid() {
-        LAST.store(true, Relaxed);
     }
 }
 

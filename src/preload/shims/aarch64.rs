@@ -55,6 +55,9 @@ pub fn set_thread_word(value: usize) {
     unsafe { *(thread_word_address() as *mut usize) = value }
 }
 
+/// Protection keys: not on this CPU, as far as Debian's kernel goes.
+pub fn open_protection_keys() {}
+
 /// The thread pointer: on aarch64 the two words between the control block, below, and thread-local storage, above.
 #[inline(always)]
 pub fn thread_pointer() -> usize {

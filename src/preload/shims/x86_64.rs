@@ -54,6 +54,15 @@ pub fn set_thread_word(value: usize) {
     }
 }
 
+/// Gives this thread every right that a protection key may have taken from it (pkey_set).
+pub fn open_protection_keys() {
+    let (leaf, os_enables_keys) = (core::arch::x86_64::__cpuid_count(7, 0), 1 << 4);
+    if leaf.ecx & os_enables_keys != 0 {
+        // SAFETY: the instruction is there, as the bit says; it wants ecx and edx to be 0, and eax is the rights taken.
+        unsafe { asm!("wrpkru", in("eax") 0, in("ecx") 0, in("edx") 0, options(nostack, preserves_flags)) };
+    }
+}
+
 /// The thread pointer: on x86-64 the thread control block, at the top of a pthread's stack.
 #[inline(always)]
 pub fn thread_pointer() -> usize {
