@@ -107,6 +107,8 @@ pub unsafe fn roots<S: SizeOf>(
             let _ = stacks.push(AddrRange::new(thread.low().max(block), end));
         }
     }
+    // Nobody stands on these: what is left there keeps nothing.
+    let mut idle: List<AddrRange> = List::new();
     for range in alternate::stacks().filter(|range| !standing.iter().any(|sp| range.contains(*sp))) {
         match marker.blocks.find(range.start) {
             // A block that is more than the stack may hold anything.
@@ -114,6 +116,7 @@ pub unsafe fn roots<S: SizeOf>(
             _ => marker.hold(range.start),
         }
         exclude(&mut excluded, range)?;
+        exclude(&mut idle, range)?;
     }
     live.sort_unstable();
     unstopped(job, unseen);
@@ -195,9 +198,13 @@ pub unsafe fn roots<S: SizeOf>(
     }
     audit.after(marker, "stacks");
     if options.use_tls {
+        // How far main's reaches below its thread pointer is a guess: the kernel may have joined a mapping of the program's to it.
+        let used = normalize(&mut idle);
         for &range in storage.iter() {
-            // SAFETY: as above.
-            unsafe { marker.root_range(range, plain) };
+            roots::subtract(range, &idle[..used], |part| {
+                // SAFETY: as above.
+                unsafe { marker.root_range(part, plain) };
+            });
         }
     }
     audit.after(marker, "thread-local storage");
