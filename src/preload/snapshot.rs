@@ -4,7 +4,7 @@
 //! see it.
 //!
 //! At the end of a program that has one thread there is nothing to let go on: the child shares the memory with it, which waits,
-//! and reads it in place (measured: a third of the cost of /bin/true's whole life is saved).
+//! and reads it in place.
 #![allow(unsafe_code)] // clones the process
 
 use crate::ledger::{self, Ledger};
