@@ -5,7 +5,9 @@
 #endif
 #include "../../preload-tests/programs/test.h"
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <valgrind/memcheck.h>
 
@@ -48,9 +50,8 @@ static __attribute__((unused)) void hide(void) {
 }
 #define HIDDEN ((void *)~hidden)
 
-// The point at which the place holds: the tool gives its verdict here, and the program ends without another.
-static __attribute__((unused, noreturn)) void look(void) {
-    scrub();
+// The tool gives its verdict here, and the program ends without another.
+static __attribute__((unused, noreturn)) void look_as_it_is(void) {
     if (__lsan_do_recoverable_leak_check) {
         __lsan_do_recoverable_leak_check();
     } else if (leakscan_is_loaded()) {
@@ -63,6 +64,17 @@ static __attribute__((unused, noreturn)) void look(void) {
     say("looked");
     syscall(SYS_exit_group, 0);
     __builtin_unreachable();
+}
+// The point at which the place holds: the same, with nothing of the past on the stack and in registers.
+static __attribute__((unused, noreturn)) void look(void) {
+    scrub();
+    look_as_it_is();
+}
+
+// Until the process has so many threads.
+static __attribute__((unused)) void wait_for_threads(unsigned long count) {
+    struct stat tasks;
+    while (stat("/proc/self/task", &tasks) == 0 && tasks.st_nlink - 2 != count) sched_yield();
 }
 
 // What this machine or this kernel does not have.

@@ -88,8 +88,8 @@ static void new_timer(int notify) {
 static void in_timer(void) { new_timer(SIGEV_SIGNAL); }
 static void in_thread_timer(void) {
     new_timer(SIGEV_THREAD);
-    // Its helper thread starts meanwhile.
-    usleep(50000);
+    // Its helper thread.
+    wait_for_threads(2);
 }
 static void in_pending_signal(void) {
     sigset_t set;

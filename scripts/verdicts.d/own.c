@@ -202,7 +202,7 @@ static void thread_timer(void) {
     struct sigevent event = {.sigev_notify = SIGEV_THREAD};
     static timer_t timer;
     check(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
-    usleep(50000);
+    wait_for_threads(2);
 }
 static void reading(void) {
     static struct aiocb control;

@@ -211,8 +211,9 @@ mod tests {
     #[test]
     fn values_are_taken_and_faults_named() {
         let mut faults = Vec::new();
-        let options =
-            parse("interval=5:sample=512k:bad=1:depth=99:quiet=1:signal", |fault| faults.push(fault.to_string()));
+        let options = parse("interval=5:sample=512k:bad=1:depth=99:quiet=1:stop=never:signal", |fault| {
+            faults.push(fault.to_string())
+        });
         assert_eq!((options.interval, options.sample, options.depth), (5, 512 << 10, 64));
         assert!(options.quiet);
         assert_eq!(
@@ -220,6 +221,7 @@ mod tests {
             [
                 "`bad=1`: there is no option `bad`",
                 "`depth=99`: `depth` takes a number from 1 to 64",
+                "`stop=never`: `stop` takes auto or ptrace or signal",
                 "`signal`: `signal` takes a number from 1 to 64"
             ]
         );

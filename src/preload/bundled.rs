@@ -53,8 +53,11 @@ static REFUSED: AtomicU8 = AtomicU8::new(Refused::No as u8);
 /// addresses between 2 and 30 TiB, or takes what mmap gives.
 static BREAK: AtomicUsize = AtomicUsize::new(0);
 const BREAK_SPAN: usize = 1 << 40;
-/// Blocks that glibc has mapped by themselves.
+/// Blocks that glibc has mapped by themselves; 0 ends the list, [`FREED`] stands for one that is gone, whose address may be
+/// mimalloc's by now.
 static MAPPED: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
+
+const FREED: usize = 1;
 
 /// What glibc's functions are, for its blocks.
 static LIBC_FREE: AtomicUsize = AtomicUsize::new(0);
@@ -190,6 +193,9 @@ macro_rules! call {
 
 extern "C" fn free(addr: usize) {
     if addr != 0 && is_libcs(addr) {
+        if let Some(place) = MAPPED.iter().find(|block| block.load(Relaxed) == addr) {
+            place.store(FREED, Relaxed);
+        }
         return call!(LIBC_FREE, fn(addr: usize) -> ());
     }
     call!(FREE, fn(addr: usize) -> ())

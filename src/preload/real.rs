@@ -372,8 +372,11 @@ pub fn underscore_exit(status: c_int) {
     call!(UNDERSCORE_EXIT, fn(status: c_int) -> ())
 }
 pub fn abort() -> ! {
-    call!(ABORT, fn() -> ());
-    // It does not come back.
+    ready();
+    if ABORT.load(Relaxed) != 0 {
+        call_ready!(ABORT, fn() -> ());
+    }
+    // It does not come back, and is not known while names are being looked up.
     loop {
         // SAFETY: ends this process.
         unsafe { sys::syscall(sys::nr::EXIT_GROUP, [134, 0, 0, 0, 0, 0]) };
