@@ -160,7 +160,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
         marker.drain();
     }
     // SAFETY: the roots are this process's own memory still.
-    let disguised = unsafe { marker.disguised(|word| unmangled(word, secret)) };
+    let disguised = unsafe { marker.disguised(move |word| unmangled(word, secret)) };
     audit.after(&mut marker, "pointers in disguise");
     audit.tell(&mut found.unseen);
     found.unseen.add_count(

@@ -51,7 +51,13 @@ struct Leaf {
     extra: &'static mut [u64],
     first: usize,
     last: usize,
+    /// The end of the last block, and whether the last block of an earlier leaf reaches into this one.
+    end: usize,
+    entered: bool,
 }
+
+/// In the root: no block starts here, but one from below reaches in.
+const PASSED: u16 = u16::MAX;
 
 /// See the module.
 pub struct Blocks<'a, S: SizeOf> {
@@ -59,7 +65,7 @@ pub struct Blocks<'a, S: SizeOf> {
     sizes: &'a S,
     /// In the order of addresses.
     leaves: &'static mut [Option<Leaf>],
-    /// Address / LEAF_SPAN -> index in `leaves` + 1.
+    /// Address / LEAF_SPAN -> index in `leaves` + 1, or [`PASSED`], or 0 where there is no block.
     root: &'static mut [u16],
     used: usize,
     /// Lowest start, and the span from there to the end of the highest block.
@@ -79,19 +85,22 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
         let leaves = leaf_slots(bases.len())?;
         let root = arena::zeroed::<u16>(ROOT)?;
         let mut blocks = Blocks { live, sizes, leaves, root, used: 0, low: usize::MAX, span: 0, count: 0 };
-        let mut high = 0;
         for (base, cells) in bases.iter().filter_map(|base| Some((*base, live.cells(*base)?))) {
-            let Some(leaf) = build_leaf(base, cells, pages, &mut blocks.count)? else { continue };
+            let Some(mut leaf) = build_leaf(base, cells, pages, &mut blocks.count)? else { continue };
+            let last = start_in(&leaf, leaf.last, leaf.starts[leaf.last]);
+            leaf.end = last + blocks.extent(last);
+            leaf.entered = blocks.root[base / LEAF_SPAN] == PASSED;
+            let slot = blocks.used;
+            blocks.root[base / LEAF_SPAN] = u16::try_from(slot + 1).ok().filter(|slot| *slot != PASSED)?;
+            // Leaves come in the order of addresses, so those that it reaches into are still to come.
+            let reached = base / LEAF_SPAN + 1..leaf.end / LEAF_SPAN + 1;
+            blocks.root.get_mut(reached).into_iter().for_each(|passed| passed.fill(PASSED));
             blocks.low =
                 blocks.low.min(base + leaf.first * 1024 + leaf.starts[leaf.first].trailing_zeros() as usize * 16);
-            let last = base + leaf.last * 1024 + (63 - leaf.starts[leaf.last].leading_zeros() as usize) * 16;
-            high = last + blocks.usable(last) + 1;
-            let slot = blocks.used;
+            blocks.span = leaf.end + 1 - blocks.low;
             blocks.leaves[slot] = Some(leaf);
-            blocks.root[base / LEAF_SPAN] = u16::try_from(slot + 1).ok()?;
             blocks.used += 1;
         }
-        blocks.span = high.saturating_sub(blocks.low);
         Some(blocks)
     }
 
@@ -117,10 +126,16 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
         self.live.get(addr)
     }
 
-    /// Whether a word could point to a block at all.
+    /// The lowest start, and how many addresses from there on may lie in blocks.
+    pub const fn span(&self) -> (usize, usize) {
+        (self.low, self.span)
+    }
+
+    /// Whether a word could point to a block at all. (With a program's break far below its mappings all libraries lie in the
+    /// span, and half of its words point there.)
     #[inline(always)]
-    pub fn in_span(&self, word: usize) -> bool {
-        word.wrapping_sub(self.low) < self.span
+    pub fn near(&self, word: usize) -> bool {
+        self.root.get(word / LEAF_SPAN).is_some_and(|slot| *slot != 0)
     }
 
     #[inline(always)]
@@ -154,9 +169,12 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
         (addr - start <= self.extent(start)).then_some((start, Place::Interior))
     }
 
-    /// The highest start at or below an address.
+    /// The highest start at or below an address, if its block may reach there.
     fn at_or_below(&self, addr: usize) -> Option<usize> {
         if let Some(leaf) = self.leaf(addr) {
+            if addr > leaf.end {
+                return None;
+            }
             let word = word_of(addr);
             let up_to = leaf.starts[word] & (bit_of(addr) | (bit_of(addr) - 1));
             if up_to != 0 {
@@ -169,6 +187,9 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
                     _ => before.min(leaf.last),
                 };
                 return Some(start_in(leaf, found, leaf.starts[found]));
+            }
+            if !leaf.entered {
+                return None;
             }
         }
         // Below this leaf's first block: the last block of the nearest leaf below, however far away that is (a program's
@@ -226,6 +247,11 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
             0 => 0,
             starts => starts & !leaf.marks[word],
         })
+    }
+
+    /// The starts that are marked, in the order of addresses.
+    pub fn marked(&self) -> impl Iterator<Item = usize> + '_ {
+        self.select(|leaf, word| leaf.starts[word] & leaf.marks[word])
     }
 
     fn select(&self, bits: impl Fn(&Leaf, usize) -> u64 + Copy) -> impl Iterator<Item = usize> {
@@ -317,7 +343,7 @@ fn build_leaf(base: usize, cells: &'static [u16], pages: &mut Pages, count: &mut
         back = if starts[word] == 0 { back + 1 } else { 0 };
         marks[word] = back;
     }
-    Some(Some(Leaf { base, starts, marks, extra, first, last }))
+    Some(Some(Leaf { base, starts, marks, extra, first, last, end: 0, entered: false }))
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ fn next_edge<S: SizeOf>(
         // SAFETY: the live map says that the program owns the block, and the allocator how long it is.
         let word = unsafe { (*cursor as *const usize).read() };
         *cursor += 8;
-        if blocks.in_span(word)
+        if blocks.near(word)
             && let Some((target, _)) = blocks.find(word)
             && target != block
             && unreachable.binary_search(&target).is_ok()

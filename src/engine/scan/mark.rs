@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // reads root ranges and blocks
 
 use super::blocks::{Blocks, Place, SizeOf};
+use super::sieve::{Sieve, WINDOW};
 use crate::AddrRange;
 use crate::arena::List;
 
@@ -27,6 +28,9 @@ const UPPER_OFF: usize = (1 << 48) - 1;
 /// See the module.
 pub struct Marker<'b, 'a, S: SizeOf> {
     pub blocks: &'b mut Blocks<'a, S>,
+    /// What [`Blocks::span`] gave.
+    low: usize,
+    span: usize,
     ring: [usize; RING],
     ring_at: usize,
     frontier: List<usize>,
@@ -37,6 +41,8 @@ pub struct Marker<'b, 'a, S: SizeOf> {
     ranges: List<AddrRange>,
     /// Blocks whose contents keep nothing.
     held: List<usize>,
+    /// Blocks reached since it was set, in [`Marker::disguised`].
+    fresh: Option<List<usize>>,
     /// Bytes of roots read.
     pub root_bytes: u64,
     pub reached: Count,
@@ -54,8 +60,11 @@ pub struct Count {
 
 impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
     pub fn new(blocks: &'b mut Blocks<'a, S>) -> Self {
+        let (low, span) = blocks.span();
         Self {
             blocks,
+            low,
+            span,
             ring: [0; RING],
             ring_at: 0,
             frontier: List::new(),
@@ -64,6 +73,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             exact_only: false,
             ranges: List::new(),
             held: List::new(),
+            fresh: None,
             root_bytes: 0,
             reached: Count::default(),
             possibly: Count::default(),
@@ -125,66 +135,55 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
     ///
     /// # Safety
     /// The ranges that were given to [`Marker::root_range`] are still readable.
-    pub unsafe fn disguised(&mut self, plain: impl Fn(usize) -> usize) -> Count {
+    pub unsafe fn disguised(&mut self, plain: impl Fn(usize) -> usize + Copy) -> Count {
         let before = self.reached;
         self.held.sort_unstable();
+        self.fresh = Some(List::new());
+        let mut first = true;
         loop {
             let mut unreached = self.blocks.unmarked();
             let Some(low) = unreached.next() else { break };
-            let span = unreached.last().unwrap_or(low) - low + 1;
-            let hit = |word: usize| word.wrapping_sub(low) < span && word.is_multiple_of(16);
-            let mut hits: List<usize> = List::new();
-            let mut starved = false;
-            let mut note = |blocks: &Blocks<'_, S>, word: usize| {
-                if blocks.is_start(word) && !blocks.is_marked(word) {
-                    starved |= !hits.push(word);
-                }
+            let mut search = Search {
+                blocks: self.blocks,
+                sieve: Sieve::new(low, unreached.last().unwrap_or(low)),
+                plain,
+                hits: List::new(),
+                starved: false,
             };
-            let mut read = |blocks: &Blocks<'_, S>, range: AddrRange| {
-                let mut at = range.start.next_multiple_of(8);
-                let mut last = 0;
-                while at + 8 <= range.end {
-                    // SAFETY: by this function's own contract, or a live block.
-                    let word = unsafe { (at as *const usize).read() };
-                    if word | last != 0 {
-                        for word in [plain(word), word & UPPER_OFF] {
-                            if hit(word) {
-                                note(blocks, word);
-                            }
-                        }
-                        for shift in (8..64).step_by(8) {
-                            let word = last >> shift | word << (64 - shift);
-                            if hit(word) {
-                                note(blocks, word);
-                            }
-                        }
-                    }
-                    last = word;
-                    at += 8;
+            let fresh = self.fresh.take().unwrap_or_default();
+            if first {
+                for &range in self.ranges.iter() {
+                    // SAFETY: by this function's own contract.
+                    unsafe { search.read(range) };
                 }
-            };
-            for &range in self.ranges.iter() {
-                read(self.blocks, range);
-            }
-            for block in self.blocks.iter().filter(|block| self.blocks.is_marked(*block)) {
-                if self.held.binary_search(&block).is_ok() {
-                    continue;
+                for block in self.blocks.marked().filter(|block| self.held.binary_search(block).is_err()) {
+                    // SAFETY: a live block.
+                    unsafe { search.read_block(block) };
                 }
-                read(self.blocks, AddrRange::new(block, block + self.blocks.extent(block)));
+            } else {
+                // What was read before had nothing for the blocks that are still unreached.
+                for &block in fresh.iter() {
+                    // SAFETY: a live block.
+                    unsafe { search.read_block(block) };
+                }
             }
+            first = false;
+            let Search { hits, starved, .. } = search;
             self.starved |= starved;
             if hits.is_empty() {
                 break;
             }
+            self.fresh = Some(List::new());
             hits.iter().for_each(|block| self.reach(*block));
             self.drain();
         }
+        self.fresh = None;
         Count { blocks: self.reached.blocks - before.blocks, bytes: self.reached.bytes - before.bytes }
     }
 
     #[inline(always)]
     fn candidate(&mut self, word: usize) {
-        if !self.blocks.in_span(word) {
+        if word.wrapping_sub(self.low) >= self.span || !self.blocks.near(word) {
             return;
         }
         prefetch(self.blocks.word_address(word));
@@ -240,6 +239,9 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
                 if self.possible {
                     self.possibly.add(size);
                 }
+                if let Some(fresh) = &mut self.fresh {
+                    self.starved |= !fresh.push(block);
+                }
                 let end = block + extent;
                 let mut at = block;
                 while at + 8 <= end {
@@ -252,6 +254,69 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             if self.frontier.is_empty() {
                 return;
             }
+        }
+    }
+}
+
+/// One round of [`Marker::disguised`].
+struct Search<'m, 'a, S: SizeOf, P> {
+    blocks: &'m Blocks<'a, S>,
+    sieve: Sieve,
+    plain: P,
+    hits: List<usize>,
+    starved: bool,
+}
+
+impl<S: SizeOf, P: Fn(usize) -> usize> Search<'_, '_, S, P> {
+    /// # Safety
+    /// The range can be read.
+    unsafe fn read(&mut self, range: AddrRange) {
+        let sieve = self.sieve;
+        let mut at = range.start.next_multiple_of(8);
+        while at + WINDOW <= range.end {
+            // SAFETY: within the range.
+            unsafe {
+                let mut positions = sieve.positions(at as *const u8);
+                while positions != 0 {
+                    self.word(((at + positions.trailing_zeros() as usize) as *const usize).read_unaligned());
+                    positions &= positions - 1;
+                }
+                self.masked(*(at as *const usize));
+                self.masked(*((at + 8) as *const usize));
+            }
+            at += 16;
+        }
+        for position in at..range.end.saturating_sub(7) {
+            // SAFETY: as above.
+            let word = unsafe { (position as *const usize).read_unaligned() };
+            self.word(word);
+            if position.is_multiple_of(8) {
+                self.masked(word);
+            }
+        }
+    }
+
+    /// # Safety
+    /// The block is live.
+    unsafe fn read_block(&mut self, block: usize) {
+        // SAFETY: the live map says that the program owns the block, and the allocator how long it is.
+        unsafe { self.read(AddrRange::new(block, block + self.blocks.extent(block))) };
+    }
+
+    /// A word with its tag or its mangling off.
+    #[inline(always)]
+    fn masked(&mut self, word: usize) {
+        for word in [word & UPPER_OFF, (self.plain)(word)] {
+            if self.sieve.holds(word) {
+                self.word(word);
+            }
+        }
+    }
+
+    #[cold]
+    fn word(&mut self, word: usize) {
+        if self.sieve.holds(word) && self.blocks.is_start(word) && !self.blocks.is_marked(word) {
+            self.starved |= !self.hits.push(word);
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod maps;
 pub mod mark;
 pub mod resident;
 pub mod roots;
+mod sieve;
 
 #[cfg(test)]
 mod tests;

@@ -109,6 +109,37 @@ fn cycles_self_loops_and_lists_into_cycles_have_one_leader_each() {
     assert!((1..=3).contains(&cycle) && a + b == 1);
 }
 
+#[test]
+fn disguised_pointers_are_followed_through_blocks_that_only_disguised_ones_reach() {
+    const KEY: usize = 0x1234_5678_9abc_def0;
+    let heap = Heap::new(6, &[]);
+    let put = |block: usize, byte: usize, word: usize| {
+        #[allow(unsafe_code)]
+        // SAFETY: inside the block, which nobody else refers to.
+        unsafe {
+            ((heap.at(block) + byte) as *mut usize).write_unaligned(word);
+        }
+    };
+    put(0, 3, heap.at(1)); // packed
+    put(1, 56, heap.at(2) ^ KEY); // mangled, in the last word
+    put(2, 49, heap.at(3)); // packed, at the last place but seven
+    put(3, 8, heap.at(4) + 16); // plain, and to the inside
+    put(4, 8, heap.at(5) | 0xfff8 << 48); // tagged
+    let roots = [0usize, heap.at(0) | 0xfffc << 48];
+    let mut blocks = Blocks::build(&heap.live, &Fixed, &mut Pages::open().unwrap()).unwrap();
+    let mut marker = Marker::new(&mut blocks);
+    let range = AddrRange::new(roots.as_ptr() as usize, roots.as_ptr() as usize + size_of_val(&roots));
+    #[allow(unsafe_code)]
+    // SAFETY: the range is the array.
+    let found = unsafe {
+        marker.root_range(range, How::default());
+        marker.drain();
+        assert_eq!(marker.reached.blocks, 0);
+        marker.disguised(|word| word ^ KEY)
+    };
+    assert_eq!((found.blocks, found.bytes), (6, 6 * SIZE as u64));
+}
+
 proptest! {
     #[test]
     fn leaders_are_the_source_components(n in 1usize..40, raw in prop::collection::vec((0usize..40, 0usize..8, 0usize..40), 0..80), root in 0usize..40) {

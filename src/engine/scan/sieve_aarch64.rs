@@ -1,0 +1,25 @@
+//! The filter word by word.
+#![allow(unsafe_code)] // reads memory
+
+#[derive(Clone, Copy)]
+pub struct Filter {
+    low: usize,
+    up: usize,
+}
+
+impl Filter {
+    pub const fn new(first: usize, last: usize) -> Self {
+        Self { low: first, up: last - first }
+    }
+
+    /// # Safety
+    /// As for [`super::Sieve::positions`].
+    #[inline(always)]
+    pub unsafe fn positions(&self, at: *const u8) -> u32 {
+        (0..16).fold(0, |all, position| {
+            // SAFETY: bytes 0 to 22.
+            let word = unsafe { at.add(position).cast::<usize>().read_unaligned() };
+            all | u32::from(word.wrapping_sub(self.low) <= self.up) << position
+        })
+    }
+}

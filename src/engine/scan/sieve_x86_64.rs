@@ -1,0 +1,52 @@
+//! The filter with SSE2, which every x86-64 has.
+#![allow(unsafe_code)] // vector loads
+
+use core::arch::x86_64::*;
+
+/// Of the bytes 3, 4 and 5 of an address the least and greatest value, in each lane.
+#[derive(Clone, Copy)]
+pub struct Filter([(__m128i, __m128i); 3]);
+
+impl Filter {
+    pub fn new(first: usize, last: usize) -> Self {
+        let bounds = bounds(first, last);
+        // SAFETY: SSE2 is part of x86-64.
+        let lanes = |byte: u8| unsafe { _mm_set1_epi8(byte.cast_signed()) };
+        Self([3, 4, 5].map(|byte| (lanes(bounds[byte].0), lanes(bounds[byte].1))))
+    }
+
+    /// # Safety
+    /// As for [`super::Sieve::positions`].
+    #[inline(always)]
+    pub unsafe fn positions(&self, at: *const u8) -> u32 {
+        // SAFETY: SSE2 is part of x86-64; the loads are of bytes 0 to 22, unaligned ones.
+        unsafe {
+            let byte = |index: usize| _mm_loadu_si128(at.add(index).cast());
+            let zero = _mm_setzero_si128();
+            let within = |value: __m128i, (least, greatest): (__m128i, __m128i)| {
+                _mm_cmpeq_epi8(_mm_max_epu8(_mm_min_epu8(value, greatest), least), value)
+            };
+            let [third, fourth, fifth] = self.0;
+            let (b2, b3, b4, b5) = (byte(2), byte(3), byte(4), byte(5));
+            // User space ends at 2^47, and begins at 2^16: the bytes above are zero, and not all of those below are.
+            let user = _mm_cmpeq_epi8(_mm_or_si128(byte(6), byte(7)), zero);
+            let nothing = _mm_cmpeq_epi8(_mm_or_si128(_mm_or_si128(b2, b3), _mm_or_si128(b4, b5)), zero);
+            let aligned = _mm_cmpeq_epi8(_mm_and_si128(byte(0), _mm_set1_epi8(15)), zero);
+            let near = _mm_and_si128(_mm_and_si128(within(b3, third), within(b4, fourth)), within(b5, fifth));
+            _mm_movemask_epi8(_mm_andnot_si128(nothing, _mm_and_si128(_mm_and_si128(user, aligned), near)))
+                .cast_unsigned()
+        }
+    }
+}
+
+/// What of each byte of a word is the same in all addresses from `first` to `last`: its least and its greatest value.
+fn bounds(first: usize, last: usize) -> [(u8, u8); 8] {
+    let mut bounds = [(0, 255); 8];
+    for byte in (0..8).rev() {
+        bounds[byte] = (first.to_le_bytes()[byte], last.to_le_bytes()[byte]);
+        if bounds[byte].0 != bounds[byte].1 {
+            break;
+        }
+    }
+    bounds
+}
