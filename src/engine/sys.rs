@@ -267,6 +267,15 @@ pub fn stack_limit() -> usize {
     limits[0]
 }
 
+/// Whether files may grow without limit.
+pub fn may_write_files() -> bool {
+    const FILE_SIZE: usize = 1;
+    let mut limits = [0usize; 2];
+    // SAFETY: as above.
+    let asked = unsafe { call(nr::PRLIMIT64, [0, FILE_SIZE, 0, limits.as_mut_ptr() as usize, 0, 0]) };
+    asked.is_ok() && limits[0] == usize::MAX
+}
+
 /// The program's standard error. Never closed by us; a failed write is nobody's concern.
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr;
@@ -304,7 +313,13 @@ pub fn read_memory(pid: u32, addr: usize, into: &mut [u8]) -> Result<usize, Errn
 /// Words of this process's memory that may not be mapped.
 pub fn peek<const WORDS: usize>(addr: usize) -> Option<[usize; WORDS]> {
     let mut words = [0usize; WORDS];
+    peek_into(addr, &mut words).then_some(words)
+}
+
+/// The same into a slice; `false` if not all of them could be read.
+pub fn peek_into(addr: usize, words: &mut [usize]) -> bool {
+    let len = size_of_val(words);
     // SAFETY: any bytes are words.
-    let bytes = unsafe { core::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), WORDS * 8) };
-    (read_memory(getpid(), addr, bytes) == Ok(WORDS * 8)).then_some(words)
+    let bytes = unsafe { core::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), len) };
+    read_memory(getpid(), addr, bytes) == Ok(len)
 }

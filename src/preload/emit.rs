@@ -21,7 +21,9 @@ pub struct Findings {
     pub stats: Stats,
     pub check: Check,
     pub unseen: Unseen,
-    begun_ns: u64,
+    pub begun_ns: u64,
+    /// Of CPU time that the process had used before.
+    pub cpu_ns: u64,
 }
 
 impl Findings {
@@ -34,7 +36,7 @@ impl Findings {
             threads_stopped: stopped as u64 + 1,
             ..Stats::default()
         };
-        Self { stats, check: Check::default(), unseen: Unseen::default(), begun_ns }
+        Self { stats, check: Check::default(), unseen: Unseen::default(), begun_ns, cpu_ns: 0 }
     }
 }
 
@@ -158,7 +160,7 @@ pub fn write(
     counters(&mut found, shared, settings);
     found.stats.pause_us = pause(shared);
     found.stats.scan_ms = (sys::clock_ns(sys::CLOCK_MONOTONIC) - found.begun_ns) / 1_000_000;
-    found.stats.cpu_ms = sys::clock_ns(sys::CLOCK_PROCESS_CPUTIME) / 1_000_000;
+    found.stats.cpu_ms = (sys::clock_ns(sys::CLOCK_PROCESS_CPUTIME) - found.cpu_ns) / 1_000_000;
     writer.stats(job.way.word(), &found.stats);
     folds.iter().for_each(|fold| writer.leak(&leak(fold)));
     writer.check(&found.check);

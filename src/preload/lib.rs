@@ -15,6 +15,7 @@ mod emit;
 mod fast;
 mod forget;
 mod gather;
+mod glance;
 mod interpose;
 mod kernel;
 mod ledger;

@@ -4,7 +4,7 @@
 //! are being resolved, dlsym itself may allocate: that is served by glibc's own `__libc_*`.
 #![allow(unsafe_code)] // calls foreign functions by address
 
-use crate::symbols;
+use crate::symbols::Search;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
@@ -29,8 +29,8 @@ const NEXT: *mut c_void = -1isize as *mut c_void;
 static RESOLVED: AtomicU8 = AtomicU8::new(0);
 
 /// The address of the next definition of `name`, 0 if there is none.
-pub fn next(name: &CStr) -> usize {
-    if !symbols::may_exist(name) {
+fn next(search: &Search, name: &CStr) -> usize {
+    if !search.may_exist(name) {
         return 0;
     }
     // SAFETY: dlsym reads the name; RTLD_NEXT means the objects after the one that calls, which is ours.
@@ -49,9 +49,10 @@ macro_rules! functions {
             // Until dlsym has answered, what it allocates itself goes straight to glibc.
             $($($slot.store($initial as *const () as usize, Relaxed);)?)+
             let (mut found, mut failed) = ([0usize; 64], false);
+            let search = Search::new();
             for ((_, name), found) in ALL.iter().zip(&mut found) {
-                *found = next(name);
-                failed |= *found == 0 && symbols::may_exist(name);
+                *found = next(&search, name);
+                failed |= *found == 0 && search.may_exist(name);
             }
             // Mostly there is none. A program with a malloc of its own, but no realloc: what builds the error text mixes the two.
             if failed && is_interposed() {
@@ -222,7 +223,7 @@ pub fn is_interposed() -> bool {
 
 /// Whether this is a Python that serves small blocks from arenas of its own, out of our sight.
 pub fn has_pymalloc() -> bool {
-    symbols::may_exist(c"PyObject_Malloc")
+    Search::new().may_exist(c"PyObject_Malloc")
 }
 
 /// The first definition of a name: the executable's, if it has one.

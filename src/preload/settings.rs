@@ -4,7 +4,7 @@
 use crate::state::PYMALLOC;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 use leakscan_engine::arena;
 use leakscan_engine::sys::{self, nr};
@@ -74,15 +74,27 @@ pub fn renew() {
     PID.store(sys::getpid(), Relaxed);
     PPID.store(sys::getppid(), Relaxed);
     STARTED.store(sys::clock_ns(sys::CLOCK_REALTIME) / 1_000_000_000, Relaxed);
+    ROOT.store(UNKNOWN, Relaxed);
 }
+
+/// What [`is_root`] has found: it is asked for more than once at the end.
+static ROOT: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 2;
 
 /// Whether this is a process that somebody asked to watch, rather than one that a watched process started. Such a process
 /// leaves a report even if there is nothing in it.
 pub fn is_root(settings: &Settings) -> bool {
-    let parent = PPID.load(Relaxed);
     if FORKED.load(Relaxed) {
         return false;
     }
+    if ROOT.load(Relaxed) == UNKNOWN {
+        ROOT.store(was_asked_for(settings).into(), Relaxed);
+    }
+    ROOT.load(Relaxed) == 1
+}
+
+fn was_asked_for(settings: &Settings) -> bool {
+    let parent = PPID.load(Relaxed);
     match settings.run.split_once('-') {
         // `leakscan run` puts its own pid first.
         Some((pid, _)) if !pid.is_empty() => pid.parse() == Ok(parent),

@@ -7,14 +7,17 @@
 //! and reads it in place.
 #![allow(unsafe_code)] // clones the process
 
+use crate::child::Stopped;
+use crate::emit::{self, Findings};
 use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, clone_onto, thread_pointer};
 use crate::state::{TRACKER, WANTED};
 use crate::stop::{self, Crew};
-use crate::{child, fast, tls, unforked};
+use crate::{child, fast, glance, tls, unforked};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::arena;
+use leakscan_engine::scan::fold::Folds;
 use leakscan_engine::sys::{self, Errno, nr};
 use leakscan_report::Trigger;
 
@@ -48,6 +51,8 @@ pub struct Job {
 pub enum Way {
     /// There is one thread.
     Alone,
+    /// The same, and it had a look around by itself: see [`crate::glance`].
+    Glance,
     Ptrace,
     Signal,
     /// Neither way is there: the other threads run on, and their stacks are taken whole.
@@ -58,6 +63,7 @@ impl Way {
     pub const fn word(self) -> &'static str {
         match self {
             Way::Alone => "alone",
+            Way::Glance => "glance",
             Way::Ptrace => "ptrace",
             Way::Signal => "signal",
             Way::None => "none",
@@ -76,7 +82,6 @@ static REFUSED: AtomicU32 = AtomicU32::new(0);
 
 /// Takes a snapshot and gives its pid; the threads run again. `None` if none could be taken: the ledger says why.
 pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32> {
-    let shared = ledger::get()?;
     let threads = stop::count();
     // SAFETY: the caller holds BUSY.
     let job = unsafe { &mut *JOB.0.get() };
@@ -95,26 +100,31 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
             refused: 0,
         });
     }
-    if STACKS.load(Relaxed) == 0 {
-        STACKS.store(arena::map(2 * STACK)?.start, Relaxed);
-    }
     let job = job.as_mut()?;
     job.trigger = trigger;
     job.crew.clear();
     job.caller =
         Caller { tid: sys::gettid(), sp: registers[KEPT_REGISTERS - 1], tls: thread_pointer(), registers: *registers };
     (job.pid, job.child, job.refused, job.stop_us) = (settings::PID.load(Relaxed), 0, 0, 0);
+    job.started_ns = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    let in_place = threads == 1 && trigger == Trigger::Exit && can_read_in_place(job);
+    if in_place && glance(job) {
+        return None;
+    }
+    if STACKS.load(Relaxed) == 0 {
+        STACKS.store(arena::map(2 * STACK)?.start, Relaxed);
+    }
+    let shared = ledger::get()?;
     shared.ledger.pause_us.store(0, Relaxed);
     shared.ledger.over.store(0, Relaxed);
     shared.ledger.copied.store(0, Relaxed);
     shared.ledger.released.store(0, Relaxed);
     shared.ledger.step.store(child::Step::Clone as u32, Relaxed);
     shared.ledger.errno.store(0, Relaxed);
-    job.started_ns = sys::clock_ns(sys::CLOCK_MONOTONIC);
     let way = settings::get().map_or("auto", |settings| settings.options.stop);
     if threads == 1 {
         job.way = Way::Alone;
-        if !(trigger == Trigger::Exit && can_read_in_place(job) && read_in_place(job)) {
+        if !(in_place && read_in_place(job)) {
             clone_child(job, 0);
             job.pause_ended();
         }
@@ -171,6 +181,36 @@ fn can_read_in_place(job: &Job) -> bool {
         (stack.low..stack.high).contains(&job.caller.sp)
     });
     on_own_stack && tls::moving().next().is_none()
+}
+
+/// Whether a glance shows that the last scan would find nothing. Then the report is written, if there is to be one.
+fn glance(job: &mut Job) -> bool {
+    let Some(settings) = settings::get().filter(|_| !ledger::exists()) else { return false };
+    let (mapped, cpu_ns) = (arena::mark(), sys::clock_ns(sys::CLOCK_PROCESS_CPUTIME));
+    let Some(stats) = glance::all_is_reached(job, settings) else {
+        // SAFETY: what it has mapped is known to nobody else.
+        unsafe { arena::release_since(mapped) };
+        return false;
+    };
+    if !settings::is_root(settings) {
+        return true;
+    }
+    // Where files may not grow without limit, to write one might end the program by SIGXFSZ: a child's task.
+    let Some(shared) = ledger::get().filter(|_| sys::may_write_files()) else { return false };
+    job.way = Way::Glance;
+    job.pause_ended();
+    let mut found = Findings::new(job, job.started_ns);
+    (found.stats, found.cpu_ns) = (stats, cpu_ns);
+    match emit::write(job, settings, &shared, found, Folds::default(), &[]) {
+        Ok(()) => true,
+        // Maybe for want of a descriptor: a child can do without one.
+        Err(Stopped(child::Step::Open, _)) => false,
+        Err(Stopped(step, error)) => {
+            child::cut_back(settings, shared.ledger);
+            note(settings, shared.ledger, step as u32, error.0 as u32);
+            true
+        }
+    }
 }
 
 /// The scan by a child that shares our memory, while we wait. `false` if it takes a copy.

@@ -1,11 +1,12 @@
-//! Whether any loaded file defines a name, by its own hash table.
+//! The loaded files, by the loader's own list: whether any of them defines a name, by its hash table, and where its data lies.
 //!
 //! dlsym of a name that nobody defines leaves an error behind, whose text is made by asprintf and gettext: twenty such names, and the
 //! start of a process was a third longer for it.
 #![allow(unsafe_code)] // reads the loader's list and the files' dynamic sections
 
 use crate::own;
-use core::ffi::{CStr, c_char, c_int};
+use core::ffi::{CStr, c_char, c_int, c_ulong};
+use leakscan_engine::{AddrRange, sys};
 
 /// `struct r_debug` and `struct link_map` of <link.h>, as far as they are public.
 #[repr(C)]
@@ -30,82 +31,183 @@ struct Entry {
 
 unsafe extern "C" {
     static _r_debug: Debug;
+    fn getauxval(kind: c_ulong) -> c_ulong;
 }
 
-/// Whether dlsym with RTLD_NEXT may find the name: a file other than ours defines it, or has no table that would tell.
-pub fn may_exist(name: &CStr) -> bool {
-    let bytes = name.to_bytes();
-    let hash = bytes.iter().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)));
+/// A loaded file.
+#[derive(Clone, Copy)]
+pub struct File(&'static Map);
+
+/// All of them, the program itself first.
+pub fn files() -> impl Iterator<Item = File> {
     // SAFETY: ld.so's list of what is loaded, kept for debuggers; entries come and go by dlopen and dlclose only.
-    let mut map = unsafe { _r_debug.first };
+    let first = unsafe { _r_debug.first.as_ref() };
     // SAFETY: as above.
-    while let Some(file) = unsafe { map.as_ref() } {
-        // SAFETY: the file is loaded.
-        if !own::holds(file.dynamic as usize) && unsafe { defines(file, bytes, hash) } {
-            return true;
-        }
-        map = file.next;
-    }
-    false
+    core::iter::successors(first, |map| unsafe { map.next.as_ref() }).map(File)
 }
 
-/// By the table that `DT_GNU_HASH` names: a Bloom filter, buckets, and chains of hashes whose last has bit 0 set.
-///
-/// # Safety
-/// `file` is loaded.
-unsafe fn defines(file: &Map, name: &[u8], hash: u32) -> bool {
-    const STRINGS: usize = 5;
-    const SYMBOLS: usize = 6;
-    const GNU_HASH: usize = 0x6fff_fef5;
-    let (mut table, mut symbols, mut strings) = (0, 0, 0);
-    let mut entry = file.dynamic;
-    // SAFETY: a dynamic section ends with a tag of 0.
-    while let Some(Entry { tag: tag @ 1.., value }) = unsafe { entry.as_ref() } {
-        match *tag {
-            GNU_HASH => table = *value,
-            SYMBOLS => symbols = *value,
-            STRINGS => strings = *value,
-            _ => {}
+/// The program headers of a file (`Elf64_Phdr`, as words).
+pub struct Segments {
+    bias: usize,
+    headers: [[usize; 7]; 24],
+    count: usize,
+}
+
+impl File {
+    /// Where its dynamic section lies.
+    pub fn dynamic(&self) -> usize {
+        self.0.dynamic as usize
+    }
+
+    /// `None` if its headers cannot be read, or are more than the usual.
+    pub fn segments(&self) -> Option<Segments> {
+        const AT_PHDR: c_ulong = 3;
+        const AT_PHNUM: c_ulong = 5;
+        let (table, count) = if self.0.previous.is_null() {
+            // A program at a fixed address has base 0.
+            // SAFETY: reads what the kernel has left on the stack.
+            unsafe { (getauxval(AT_PHDR) as usize, getauxval(AT_PHNUM) as usize) }
+        } else {
+            let header: [usize; 8] = sys::peek(self.0.base)?;
+            let is_elf = header[0].to_le_bytes().starts_with(b"\x7fELF\x02");
+            (self.0.base + header[4], if is_elf { header[7] & 0xffff } else { 0 })
+        };
+        let mut segments = Segments { bias: self.0.base, headers: [[0; 7]; 24], count };
+        let bytes = segments.headers.as_flattened_mut().get_mut(..count.checked_mul(7)?)?;
+        (count != 0 && sys::peek_into(table, bytes)).then_some(segments)
+    }
+}
+
+impl Segments {
+    fn of_kind(&self, kind: usize) -> impl Iterator<Item = &[usize; 7]> {
+        self.headers[..self.count].iter().filter(move |header| header[0] & 0xffff_ffff == kind)
+    }
+
+    /// Where its writable data lies, .bss included.
+    pub fn writable(&self) -> impl Iterator<Item = AddrRange> {
+        const PT_LOAD: usize = 1;
+        const PF_W: usize = 2;
+        let loaded = self.of_kind(PT_LOAD).filter(|header| header[0] >> 32 & PF_W != 0);
+        loaded.map(|header| {
+            let start = self.bias.wrapping_add(header[2]);
+            AddrRange::new(start, start.wrapping_add(header[5]))
+        })
+    }
+
+    /// How many bytes of thread-local storage it takes.
+    pub fn thread_local(&self) -> usize {
+        const PT_TLS: usize = 7;
+        self.of_kind(PT_TLS).map(|header| header[5].next_multiple_of(header[6].clamp(1, 4096))).sum()
+    }
+}
+
+/// Where files' symbols stand, to look for many names: a search looks at each file's dynamic section once.
+pub struct Search {
+    tables: [Table; CACHED],
+    count: usize,
+}
+
+/// As many as most programs load.
+const CACHED: usize = 48;
+
+/// What the dynamic section names: hash table, symbols and strings. 0: it names none.
+#[derive(Clone, Copy, Default)]
+struct Table {
+    hash: usize,
+    symbols: usize,
+    strings: usize,
+}
+
+impl Search {
+    pub fn new() -> Self {
+        let mut search = Self { tables: [Table::default(); CACHED], count: 0 };
+        for (place, table) in search.tables.iter_mut().zip(tables()) {
+            *place = table;
+            search.count += 1;
         }
-        // SAFETY: this was not the last.
-        entry = unsafe { entry.add(1) };
+        search
     }
-    if table == 0 || symbols == 0 || strings == 0 {
-        return true;
+
+    /// Whether dlsym with RTLD_NEXT may find the name: a file other than ours defines it, or has no table that would tell.
+    pub fn may_exist(&self, name: &CStr) -> bool {
+        let bytes = name.to_bytes();
+        let hash = bytes.iter().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)));
+        // SAFETY: the tables of loaded files.
+        let defines = |table: &Table| unsafe { table.defines(bytes, hash) };
+        self.tables[..self.count].iter().any(defines)
+            || self.count == CACHED && tables().skip(CACHED).any(|table| defines(&table))
     }
-    // ld.so has made addresses of them, but not in the kernel's own file.
-    let [table, symbols, strings] =
-        [table, symbols, strings].map(|at| if at < file.base { at + file.base } else { at });
-    // SAFETY: all that follows lies in the file's tables, as its linker has laid them out.
-    unsafe {
-        let word = |at: usize| *((table + at * 4) as *const u32);
-        let (buckets, first, filters, shift) = (word(0), word(1), word(2), word(3));
-        if buckets == 0 || filters == 0 {
+}
+
+/// Of all files but ours.
+fn tables() -> impl Iterator<Item = Table> {
+    let ours = own::data();
+    files().filter(move |file| !ours.contains(file.dynamic())).map(|file| Table::of(file.0))
+}
+
+impl Table {
+    fn of(file: &Map) -> Self {
+        const STRINGS: usize = 5;
+        const SYMBOLS: usize = 6;
+        const GNU_HASH: usize = 0x6fff_fef5;
+        let mut table = Self::default();
+        let mut entry = file.dynamic;
+        // SAFETY: a dynamic section ends with a tag of 0.
+        while let Some(Entry { tag: tag @ 1.., value }) = unsafe { entry.as_ref() } {
+            // ld.so has made addresses of them, but not in the kernel's own file.
+            let address = if *value < file.base { *value + file.base } else { *value };
+            match *tag {
+                GNU_HASH => table.hash = address,
+                SYMBOLS => table.symbols = address,
+                STRINGS => table.strings = address,
+                _ => {}
+            }
+            // SAFETY: this was not the last.
+            entry = unsafe { entry.add(1) };
+        }
+        table
+    }
+
+    /// By the table that `DT_GNU_HASH` names: a Bloom filter, buckets, and chains of hashes whose last has bit 0 set.
+    ///
+    /// # Safety
+    /// The file is loaded.
+    unsafe fn defines(&self, name: &[u8], hash: u32) -> bool {
+        let Self { hash: table, symbols, strings } = *self;
+        if table == 0 || symbols == 0 || strings == 0 {
             return true;
         }
-        let filter = *((table + 16 + (hash / 64 % filters) as usize * 8) as *const u64);
-        if filter >> (hash % 64) & filter >> ((hash >> (shift % 32)) % 64) & 1 == 0 {
-            return false;
-        }
-        let chains = 4 + filters as usize * 2;
-        let mut at = word(chains + (hash % buckets) as usize);
-        if at < first {
-            return false;
-        }
-        loop {
-            let link = word(chains + buckets as usize + (at - first) as usize);
-            if (link ^ hash) >> 1 == 0 {
-                let symbol = symbols + at as usize * 24;
-                let text = (strings + *(symbol as *const u32) as usize) as *const c_char;
-                let section = *((symbol + 6) as *const u16);
-                if section != 0 && CStr::from_ptr(text).to_bytes() == name {
-                    return true;
-                }
+        // SAFETY: all that follows lies in the file's tables, as its linker has laid them out.
+        unsafe {
+            let word = |at: usize| *((table + at * 4) as *const u32);
+            let (buckets, first, filters, shift) = (word(0), word(1), word(2), word(3));
+            if buckets == 0 || filters == 0 {
+                return true;
             }
-            if link & 1 == 1 {
+            let filter = *((table + 16 + (hash / 64 % filters) as usize * 8) as *const u64);
+            if filter >> (hash % 64) & filter >> ((hash >> (shift % 32)) % 64) & 1 == 0 {
                 return false;
             }
-            at += 1;
+            let chains = 4 + filters as usize * 2;
+            let mut at = word(chains + (hash % buckets) as usize);
+            if at < first {
+                return false;
+            }
+            loop {
+                let link = word(chains + buckets as usize + (at - first) as usize);
+                if (link ^ hash) >> 1 == 0 {
+                    let symbol = symbols + at as usize * 24;
+                    let text = (strings + *(symbol as *const u32) as usize) as *const c_char;
+                    let section = *((symbol + 6) as *const u16);
+                    if section != 0 && CStr::from_ptr(text).to_bytes() == name {
+                        return true;
+                    }
+                }
+                if link & 1 == 1 {
+                    return false;
+                }
+                at += 1;
+            }
         }
     }
 }

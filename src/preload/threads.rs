@@ -4,7 +4,7 @@
 //! snapshot child reads them.
 #![allow(unsafe_code)] // calls the program's start routine
 
-use crate::shims::{CONTROL_BLOCK, thread_pointer};
+use crate::shims::{CONTROL_BLOCK, static_tls, thread_pointer};
 use crate::{real, tls};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -201,6 +201,12 @@ impl Stack {
 pub fn control_block(pointer: usize) -> AddrRange {
     let start = pointer.wrapping_add_signed(CONTROL_BLOCK.start);
     AddrRange::new(start, start + CONTROL_BLOCK.words * 8)
+}
+
+/// A thread's control block, and `size` bytes of static thread-local storage.
+pub fn storage(pointer: usize, size: usize) -> AddrRange {
+    let (block, storage) = (control_block(pointer), static_tls(pointer, size));
+    AddrRange::new(block.start.min(storage.start), block.end.max(storage.end))
 }
 
 /// Where in a control block the thread's id is; 0: unknown.

@@ -152,7 +152,9 @@ fn nothing_was_ever_there(settings: &Settings) -> bool {
 }
 
 fn scan(trigger: Trigger) -> bool {
-    if let Some(shared) = ledger::get() {
+    if ledger::exists()
+        && let Some(shared) = ledger::get()
+    {
         shared.ledger.pending.store(0, Relaxed);
     }
     let mut taken = Taken { trigger, child: None };

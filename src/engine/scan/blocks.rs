@@ -8,10 +8,10 @@ use super::resident::Pages;
 use super::roots::Resident;
 use crate::AddrRange;
 use crate::arena::{self, List};
-use crate::record::live_map::{Cell, LEAF_CELLS, LEAF_SPAN, LiveMap};
+use crate::record::live_map::{Cell, LEAF_SPAN, LiveMap};
 
-/// Words of a bitmap per leaf; each stands for 1 KiB of addresses.
-const WORDS: usize = LEAF_CELLS / 64;
+/// Bytes of addresses that a word of a bitmap stands for.
+const WORD_SPAN: usize = 64 * 16;
 const ROOT: usize = (1 << crate::sys::USER_BITS) / LEAF_SPAN;
 
 /// How large a block is, by the allocator's own bookkeeping.
@@ -45,10 +45,13 @@ pub enum Place {
 
 struct Leaf {
     base: usize,
+    /// What the bitmaps' first word stands for: they reach over the cells that were ever written.
+    from: usize,
     starts: &'static [u64],
     marks: &'static mut [u64],
     /// A second mark per block: reached only through interior pointers, or claimed by a leader.
     extra: &'static mut [u64],
+    /// The first and the last word that are not empty.
     first: usize,
     last: usize,
     /// The end of the last block, and whether the last block of an earlier leaf reaches into this one.
@@ -95,12 +98,12 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
             // Leaves come in the order of addresses, so those that it reaches into are still to come.
             let reached = base / LEAF_SPAN + 1..leaf.end / LEAF_SPAN + 1;
             blocks.root.get_mut(reached).into_iter().for_each(|passed| passed.fill(PASSED));
-            blocks.low =
-                blocks.low.min(base + leaf.first * 1024 + leaf.starts[leaf.first].trailing_zeros() as usize * 16);
-            blocks.span = leaf.end + 1 - blocks.low;
             blocks.leaves[slot] = Some(leaf);
             blocks.used += 1;
         }
+        let low = blocks.ranges().next().map_or(usize::MAX, |range| range.start);
+        let high = blocks.ranges().last().map_or(low, |range| range.end + 1);
+        (blocks.low, blocks.span) = (low, high - low);
         Some(blocks)
     }
 
@@ -147,10 +150,7 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
     /// The block that `addr` points to: its start, and where in it.
     #[inline(always)]
     pub fn find(&self, addr: usize) -> Option<(usize, Place)> {
-        if addr.is_multiple_of(16)
-            && let Some(leaf) = self.leaf(addr)
-            && leaf.starts[word_of(addr)] & bit_of(addr) != 0
-        {
+        if addr.is_multiple_of(16) && self.leaf(addr).is_some_and(|leaf| leaf.has(leaf.starts, addr)) {
             return Some((addr, Place::Start));
         }
         self.interior(addr)
@@ -159,7 +159,7 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
     /// Whether a block starts at `addr`.
     #[inline(always)]
     pub fn is_start(&self, addr: usize) -> bool {
-        addr.is_multiple_of(16) && self.leaf(addr).is_some_and(|leaf| leaf.starts[word_of(addr)] & bit_of(addr) != 0)
+        addr.is_multiple_of(16) && self.leaf(addr).is_some_and(|leaf| leaf.has(leaf.starts, addr))
     }
 
     fn interior(&self, addr: usize) -> Option<(usize, Place)> {
@@ -175,18 +175,20 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
             if addr > leaf.end {
                 return None;
             }
-            let word = word_of(addr);
-            let up_to = leaf.starts[word] & (bit_of(addr) | (bit_of(addr) - 1));
-            if up_to != 0 {
-                return Some(start_in(leaf, word, up_to));
-            }
-            if word > leaf.first {
-                let before = word - 1;
-                let found = match leaf.starts[before.min(leaf.last)] {
-                    0 => before - leaf.marks[before] as usize,
-                    _ => before.min(leaf.last),
-                };
-                return Some(start_in(leaf, found, leaf.starts[found]));
+            if addr >= leaf.from {
+                let word = leaf.word_of(addr);
+                let up_to = leaf.starts.get(word).map_or(0, |starts| starts & (bit_of(addr) | (bit_of(addr) - 1)));
+                if up_to != 0 {
+                    return Some(start_in(leaf, word, up_to));
+                }
+                if word > leaf.first {
+                    let before = word - 1;
+                    let found = match leaf.starts[before.min(leaf.last)] {
+                        0 => before - leaf.marks[before] as usize,
+                        _ => before.min(leaf.last),
+                    };
+                    return Some(start_in(leaf, found, leaf.starts[found]));
+                }
             }
             if !leaf.entered {
                 return None;
@@ -215,30 +217,39 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
     fn set(&mut self, start: usize, extra: bool) -> bool {
         let Some(&slot) = self.root.get(start / LEAF_SPAN) else { return false };
         let Some(Some(leaf)) = self.leaves.get_mut((slot as usize).wrapping_sub(1)) else { return false };
+        let word = leaf.word_of(start);
         let words = if extra { &mut *leaf.extra } else { &mut *leaf.marks };
-        let word = &mut words[word_of(start)];
+        let Some(word) = words.get_mut(word) else { return false };
         let fresh = *word & bit_of(start) == 0;
         *word |= bit_of(start);
         fresh
     }
 
     pub fn is_marked(&self, start: usize) -> bool {
-        self.leaf(start).is_some_and(|leaf| leaf.marks[word_of(start)] & bit_of(start) != 0)
+        self.leaf(start).is_some_and(|leaf| leaf.has(leaf.marks, start))
     }
 
     pub fn is_extra(&self, start: usize) -> bool {
-        self.leaf(start).is_some_and(|leaf| leaf.extra[word_of(start)] & bit_of(start) != 0)
+        self.leaf(start).is_some_and(|leaf| leaf.has(leaf.extra, start))
     }
 
     /// The address of the start word for `addr`, to prefetch; 0 if there is none.
     #[inline(always)]
     pub fn word_address(&self, addr: usize) -> usize {
-        self.leaf(addr).map_or(0, |leaf| core::ptr::from_ref(&leaf.starts[word_of(addr)]) as usize)
+        self.leaf(addr).map_or(0, |leaf| leaf.starts.as_ptr() as usize + leaf.word_of(addr) * 8)
     }
 
     /// All starts in the order of addresses.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.select(|leaf, word| leaf.starts[word])
+    }
+
+    /// From the first block to the end of the last one, for each part of the address space that has some.
+    pub fn ranges(&self) -> impl Iterator<Item = AddrRange> + '_ {
+        self.leaves[..self.used].iter().flatten().map(|leaf| {
+            let first = leaf.starts[leaf.first].trailing_zeros() as usize * 16;
+            AddrRange::new(leaf.from + leaf.first * WORD_SPAN + first, leaf.end)
+        })
     }
 
     /// The starts that are not marked, in the order of addresses.
@@ -262,7 +273,7 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
                     if rest == 0 {
                         return None;
                     }
-                    let at = leaf.base + word * 1024 + rest.trailing_zeros() as usize * 16;
+                    let at = leaf.from + word * WORD_SPAN + rest.trailing_zeros() as usize * 16;
                     rest &= rest - 1;
                     Some(at)
                 })
@@ -271,9 +282,17 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
     }
 }
 
-#[inline(always)]
-const fn word_of(addr: usize) -> usize {
-    addr % LEAF_SPAN / 1024
+impl Leaf {
+    /// Where in the bitmaps an address of the leaf stands: beyond their end if it is not covered.
+    #[inline(always)]
+    const fn word_of(&self, addr: usize) -> usize {
+        addr.wrapping_sub(self.from) / WORD_SPAN
+    }
+
+    #[inline(always)]
+    fn has(&self, words: &[u64], addr: usize) -> bool {
+        words.get(self.word_of(addr)).is_some_and(|word| word & bit_of(addr) != 0)
+    }
 }
 
 #[inline(always)]
@@ -282,7 +301,7 @@ const fn bit_of(addr: usize) -> u64 {
 }
 
 fn start_in(leaf: &Leaf, word: usize, bits: u64) -> usize {
-    leaf.base + word * 1024 + (63 - bits.leading_zeros() as usize) * 16
+    leaf.from + word * WORD_SPAN + (63 - bits.leading_zeros() as usize) * 16
 }
 
 fn leaf_slots(count: usize) -> Option<&'static mut [Option<Leaf>]> {
@@ -317,13 +336,22 @@ mod leaf_memory {
 
 /// `Some(None)` for a leaf without blocks, `None` without memory.
 fn build_leaf(base: usize, cells: &'static [u16], pages: &mut Pages, count: &mut usize) -> Option<Option<Leaf>> {
-    let starts = arena::zeroed::<u64>(WORDS)?;
-    let (mut first, mut last) = (usize::MAX, 0);
     let at = cells.as_ptr() as usize;
     // Cells that were never written have no page yet: to read them all would make 2,000 (1.5 ms for /bin/true).
-    pages.each(AddrRange::new(at, at + size_of_val(cells)), Resident::Private, |run| {
-        let (from, to) = ((run.start - at) / (64 * 2), (run.end - at) / (64 * 2));
-        for (word, group) in (from..to).zip(cells[from * 64..to * 64].chunks_exact(64)) {
+    let mut runs: List<AddrRange> = List::new();
+    let mut listed = true;
+    pages.each(AddrRange::new(at, at + size_of_val(cells)), Resident::Private, |run| listed &= runs.push(run));
+    listed.then_some(())?;
+    let (Some(lowest), Some(highest)) = (runs.first(), runs.last()) else { return Some(None) };
+    let word_at = |cell: usize| (cell - at) / (64 * 2);
+    let (offset, words) = (word_at(lowest.start), word_at(highest.end) - word_at(lowest.start));
+    let bitmaps = arena::zeroed::<u64>(3 * words)?;
+    let (starts, rest) = bitmaps.split_at_mut(words);
+    let (marks, extra) = rest.split_at_mut(words);
+    let (mut first, mut last) = (usize::MAX, 0);
+    for run in runs.iter() {
+        let (from, to) = (word_at(run.start), word_at(run.end));
+        for (word, group) in (from - offset..to - offset).zip(cells[from * 64..to * 64].chunks_exact(64)) {
             if group.iter().fold(0, |all, cell| all | cell) & 1 == 0 {
                 continue;
             }
@@ -333,17 +361,17 @@ fn build_leaf(base: usize, cells: &'static [u16], pages: &mut Pages, count: &mut
             first = first.min(word);
             last = word;
         }
-    });
+    }
     if first == usize::MAX {
         return Some(None);
     }
-    let (marks, extra) = (arena::zeroed::<u64>(WORDS)?, arena::zeroed::<u64>(WORDS)?);
     let mut back = 0;
     for word in first..=last {
         back = if starts[word] == 0 { back + 1 } else { 0 };
         marks[word] = back;
     }
-    Some(Some(Leaf { base, starts, marks, extra, first, last, end: 0, entered: false }))
+    let from = base + offset * WORD_SPAN;
+    Some(Some(Leaf { base, from, starts, marks, extra, first, last, end: 0, entered: false }))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! only (qemu-user, which has no clone for a snapshot): allocations and their stacks.
 
 use core::arch::{asm, global_asm, naked_asm};
+use leakscan_engine::AddrRange;
 
 // The thread word: 8 bytes of initial-exec TLS. A `thread_local!` in a cdylib may allocate.
 global_asm!(
@@ -73,6 +74,11 @@ pub const CONTROL_BLOCK: super::ControlBlock =
 /// Static thread-local storage lies above the thread pointer.
 pub const TLS_BELOW: usize = 0;
 pub const TLS_ABOVE: usize = 8192;
+
+/// The static thread-local storage of a thread whose files have `size` bytes of it in all, behind two words of the ABI's.
+pub const fn static_tls(pointer: usize, size: usize) -> AddrRange {
+    AddrRange::new(pointer, pointer + 16 + size)
+}
 
 /// glibc's secret for pointers is in ld.so here, out of our reach.
 pub const fn pointer_guard() -> usize {

@@ -5,6 +5,7 @@
 use crate::tls::{Note, Thread};
 use core::arch::{asm, global_asm, naked_asm};
 use core::mem::offset_of;
+use leakscan_engine::AddrRange;
 
 // The thread word: 8 bytes of initial-exec TLS. An initial-exec read is two instructions; a `thread_local!` in a cdylib
 // calls __tls_get_addr, which may allocate.
@@ -78,6 +79,11 @@ pub const CONTROL_BLOCK: super::ControlBlock =
 /// Static thread-local storage lies below the thread pointer.
 pub const TLS_BELOW: usize = 8192;
 pub const TLS_ABOVE: usize = 0;
+
+/// The static thread-local storage of a thread whose files have `size` bytes of it in all.
+pub const fn static_tls(pointer: usize, size: usize) -> AddrRange {
+    AddrRange::new(pointer - size, pointer)
+}
 
 /// The secret that glibc mixes into the pointers that it keeps in jmp_bufs and in its lists of functions.
 pub fn pointer_guard() -> usize {

@@ -1,0 +1,84 @@
+// Keeps a block of 1337 bytes, and one of 16 that it points to, by a pointer in the place that the first argument names, and ends.
+// With "lose" for the second argument the pointer is gone by then.
+#include "test.h"
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+static void **mapped;
+static void *volatile global[2] = {&mapped, 0};
+static void *volatile zeroed;
+static __thread void *volatile local;
+static char inside[3000];
+static int with;
+
+static NOINLINE void **make(void) {
+    void **block = calloc(1, 1337);
+    block[100] = calloc(1, 16);
+    return block;
+}
+static NOINLINE void into_global(void) { global[1] = make(); }
+static NOINLINE void into_zeroed(void) { zeroed = make(); }
+static NOINLINE void into_local(void) { local = make(); }
+static NOINLINE void into_mapping(void) {
+    mapped = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mapped[7] = make();
+}
+static NOINLINE void as_middle(void) { global[1] = (char *)make() + 24; }
+static NOINLINE void with_tag(void) { global[1] = (void *)((uintptr_t)make() | (uintptr_t)0xfff8 << 48); }
+static NOINLINE void packed(void) {
+    void *block = make();
+    memcpy(inside + 1003, &block, 8);
+}
+// A block that nobody can read: whoever looks into it has to expect that.
+static NOINLINE void closed(void) {
+    char *block = aligned_alloc(4096, 8192);
+    memset(block, 0, 8192);
+    mprotect(block, 4096, PROT_NONE);
+    global[0] = block;
+    global[1] = make();
+}
+static NOINLINE void on_stack_and_exit(void) {
+    void *volatile here = make();
+    if (with) here = 0;
+    scrub();
+    exit(here ? 5 : with ? 5 : 6);
+}
+static NOINLINE void in_register_and_exit(void) {
+    register void *rbx __asm__("rbx") = make();
+    if (with) rbx = 0;
+    scrub();
+    __asm__ volatile("" : "+r"(rbx));
+    exit(5);
+}
+
+int main(int count, char **words) {
+    check(count >= 2);
+    const char *place = words[1];
+    with = count > 2 && is(words[2], "lose");
+    if (is(place, "limit")) {
+        struct rlimit limit = {100, 100};
+        check(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    }
+    void (*put)(void) = is(place, "global")    ? into_global
+                        : is(place, "limit")   ? into_global
+                        : is(place, "zeroed")  ? into_zeroed
+                        : is(place, "local")   ? into_local
+                        : is(place, "mapping") ? into_mapping
+                        : is(place, "middle")  ? as_middle
+                        : is(place, "tag")     ? with_tag
+                        : is(place, "packed")  ? packed
+                        : is(place, "closed")  ? closed
+                                               : 0;
+    if (put) below(put);
+    if (is(place, "stack")) on_stack_and_exit();
+    if (is(place, "register")) in_register_and_exit();
+    check(put);
+    if (with) {
+        global[1] = zeroed = local = 0;
+        memset(inside, 0, sizeof inside);
+        if (mapped) mapped[7] = 0;
+    }
+    scrub();
+    return 5;
+}

@@ -1,0 +1,69 @@
+//! The last scan of a small program is a glance, where that shows that nothing is lost; where it does not, a scan.
+
+use harness::{Outcome, Report, program};
+
+fn end(place: &str, options: &str) -> Outcome {
+    let outcome = program("glance.c").args(place.split(' ')).options(options).run_as_bare();
+    assert_eq!(outcome.status.code(), Some(5), "{place}: {outcome:?}");
+    outcome
+}
+
+fn ways(report: &Report) -> Vec<&str> {
+    report.scans.iter().map(|scan| scan.via.as_str()).collect()
+}
+
+#[test]
+fn registers_stack_data_and_thread_local_storage_are_enough() {
+    for place in ["global", "zeroed", "local", "stack", "register"] {
+        let report = end(place, "").report();
+        assert_eq!((ways(&report), report.total()), (vec!["glance"], (0, 0)), "{place}: {report:?}");
+        let scan = &report.scans[0];
+        assert_eq!((scan.live_blocks, scan.live_bytes, scan.threads), (2, 1353, 1), "{place}: {report:?}");
+        assert!(scan.unseen.is_empty(), "{report:?}");
+    }
+}
+
+#[test]
+fn a_lost_block_is_found_by_the_scan_that_follows() {
+    for place in ["global", "zeroed", "local", "stack", "register", "mapping", "middle", "tag", "packed"] {
+        let report = end(&format!("{place} lose"), "").report();
+        assert_eq!((ways(&report), report.total()), (vec!["alone"], (2, 1353)), "{place}: {report:?}");
+        assert_eq!(report.scans[0].live_blocks, 2, "{place}: {report:?}");
+    }
+}
+
+#[test]
+fn what_only_a_scan_reads_keeps_blocks_all_the_same() {
+    for place in ["mapping", "middle", "tag", "packed"] {
+        let report = end(place, "").report();
+        assert_eq!((ways(&report), report.total()), (vec!["alone"], (0, 0)), "{place}: {report:?}");
+    }
+}
+
+#[test]
+fn roots_that_are_switched_off_are_not_glanced_at() {
+    for (place, option) in
+        [("global", "use_globals=0"), ("local", "use_tls=0"), ("stack", "use_stacks=0"), ("stack", "use_registers=0")]
+    {
+        let report = end(place, option).report();
+        let lost = if option == "use_registers=0" { (0, 0) } else { (2, 1353) };
+        assert_eq!((ways(&report), report.total()), (vec!["alone"], lost), "{place}, {option}: {report:?}");
+    }
+}
+
+/// The program would end by a fault, had it looked itself.
+#[test]
+fn a_page_that_cannot_be_read_is_left_to_the_scan() {
+    let report = end("closed", "").report();
+    assert_eq!((ways(&report), report.total()), (vec!["alone"], (0, 0)), "{report:?}");
+}
+
+/// The kernel ends by SIGXFSZ whoever writes beyond the limit: a child, not the program.
+#[test]
+fn a_limit_on_files_does_not_end_the_program() {
+    for words in [&["limit"][..], &["limit", "lose"]] {
+        let outcome = program("glance.c").args(words).run();
+        assert_eq!(outcome.status.code(), Some(5), "{outcome:?}");
+        assert!(outcome.stderr.contains("the file would be too large"), "{outcome:?}");
+    }
+}

@@ -1,0 +1,107 @@
+//! The glance: at the end of a small program with one thread, whether pointers from its registers, its stack, its thread-local
+//! storage and its files' data reach every block. Mostly they do, and then a scan has nothing to find: no child is made, no map is
+//! read, no word is looked at twice.
+//!
+//! These are a part of the roots of a scan, read no less strictly, so that what is reached here would be reached there. Where a
+//! block is not, or anything is unusual, the answer is "not known", and the scan is made. Measured: `/bin/cat` ends in a
+//! quarter of the time.
+#![allow(unsafe_code)] // reads the program's memory
+
+use crate::child::Sizes;
+use crate::settings::Settings;
+use crate::snapshot::Job;
+use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
+use crate::{alternate, deepbind, misuse, own, symbols, threads, tls};
+use core::sync::atomic::Ordering::Relaxed;
+use leakscan_engine::AddrRange;
+use leakscan_engine::scan::blocks::{Blocks, SizeOf};
+use leakscan_engine::scan::mark::{How, Marker};
+use leakscan_engine::scan::resident::Pages;
+use leakscan_engine::sys::{self, nr};
+use leakscan_report::Stats;
+
+/// Beyond this a scan is not much dearer than what it saves.
+const BLOCKS: usize = 1 << 14;
+const BYTES: usize = 4 << 20;
+
+/// What is there, if all of it is reached; `None`: not known.
+///
+/// The caller is the only thread, stands on its own stack, and lets no signal in.
+pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
+    let options = &settings.options;
+    let every_root = options.use_globals && options.use_stacks && options.use_registers && options.use_tls;
+    let usual = every_root
+        && !options.possible
+        && options.forget == 0
+        && job.caller.tid == job.pid
+        && !FOREIGN_ALLOCATOR.load(Relaxed)
+        && deepbind::LOADED.load(Relaxed) == 0
+        && threads::stacks().next().is_none()
+        && alternate::stacks().next().is_none()
+        && misuse::all().next().is_none();
+    if !usual {
+        return None;
+    }
+    let mut pages = Pages::open()?;
+    let mut blocks = Blocks::build(&TRACKER.live, &Sizes, &mut pages)?;
+    let mut room = Room(BYTES);
+    for range in blocks.ranges() {
+        room.take(AddrRange::new(range.start - 16, range.end))?;
+    }
+    if blocks.count > BLOCKS {
+        return None;
+    }
+    let mut marker = Marker::new(&mut blocks);
+    job.caller.registers.iter().for_each(|word| marker.root_word(*word));
+    let stack = tls::current()?.stack.get();
+    let mut storage = 0;
+    room.read(&mut marker, AddrRange::new(job.caller.sp, stack.high), false)?;
+    for file in symbols::files().filter(|file| !own::holds(file.dynamic())) {
+        let segments = file.segments()?;
+        for range in segments.writable() {
+            // Exact, as libc's must be: its lists of free blocks point to their neighbours.
+            room.read(&mut marker, range, true)?;
+        }
+        storage += segments.thread_local();
+    }
+    room.read(&mut marker, threads::storage(job.caller.tls, storage), false)?;
+    marker.drain();
+    let (reached, possibly, root_bytes, starved) = (marker.reached, marker.possibly, marker.root_bytes, marker.starved);
+    if starved || blocks.unmarked().next().is_some() {
+        return None;
+    }
+    Some(Stats {
+        threads: 1,
+        threads_stopped: 1,
+        live_blocks: blocks.count as u64,
+        live_bytes: reached.bytes,
+        reachable_blocks: reached.blocks,
+        reachable_bytes: reached.bytes,
+        possible_blocks: possibly.blocks,
+        possible_bytes: possibly.bytes,
+        root_bytes,
+        ..Stats::default()
+    })
+}
+
+/// How many bytes may still be read.
+struct Room(usize);
+
+impl Room {
+    /// Whether the range may be read: that it is not too much, and that the kernel can read all of it.
+    fn take(&mut self, range: AddrRange) -> Option<()> {
+        const MADV_POPULATE_READ: usize = 22;
+        self.0 = self.0.checked_sub(range.len())?;
+        let start = range.start & !4095;
+        let len = range.end.next_multiple_of(4096) - start;
+        // SAFETY: brings the pages in as reading them would, or fails where that would fault.
+        unsafe { sys::call(nr::MADVISE, [start, len, MADV_POPULATE_READ, 0, 0, 0]) }.is_ok().then_some(())
+    }
+
+    fn read<S: SizeOf>(&mut self, marker: &mut Marker<'_, '_, S>, range: AddrRange, exact_only: bool) -> Option<()> {
+        self.take(range)?;
+        // SAFETY: readable, as `take` has found; the only thread is here, so that it stays so.
+        unsafe { marker.root_range(range, How { exact_only, unaligned: false }) };
+        Some(())
+    }
+}
