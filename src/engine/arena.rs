@@ -4,9 +4,10 @@
 //! without and count it.
 #![allow(unsafe_code)] // hands out mapped memory as references
 
+use crate::sync::{AtomicU32, AtomicUsize};
 use crate::{AddrRange, sys};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// Ranges that the list holds; more than the largest program needs, since all but leaves of the live map are few and large.
 const LISTED: usize = 8192;
@@ -122,6 +123,10 @@ pub unsafe fn release_since(mark: usize) {
             unsafe { unmap(range) };
         }
     }
+    let used = OWN.used.load(Relaxed).min(LISTED);
+    let empty = |slot: &&(AtomicUsize, AtomicUsize)| slot.1.load(Relaxed) == 0;
+    let slots = OWN.ranges.get(mark..used).unwrap_or_default();
+    OWN.used.store(used - slots.iter().rev().take_while(empty).count(), Relaxed);
 }
 
 /// A type whose all-zero bytes are a value and which needs no drop.
@@ -140,7 +145,7 @@ unsafe impl Zeroed for u64 {}
 // SAFETY: as above.
 unsafe impl Zeroed for usize {}
 // SAFETY: as above.
-unsafe impl Zeroed for AtomicUsize {}
+unsafe impl Zeroed for core::sync::atomic::AtomicUsize {}
 // SAFETY: as above.
 unsafe impl Zeroed for core::sync::atomic::AtomicU64 {}
 // SAFETY: as above.

@@ -3,7 +3,7 @@
 //! A leaf: no_std, no allocation (there is no `alloc` crate here, so `vec!` does not compile), and no knowledge of
 //! LD_PRELOAD. `record` and `unwind` run inside other people's malloc; `scan` runs in the snapshot child. Memory comes from
 //! `arena`, which maps it and remembers it, so that no scan takes our own tables for roots.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "model")), no_std)]
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("leakscan needs 64-bit addresses");
@@ -12,8 +12,12 @@ pub mod arena;
 pub mod lock;
 pub mod record;
 pub mod scan;
+mod sync;
 pub mod sys;
 pub mod unwind;
+
+#[cfg(all(test, feature = "model"))]
+mod models;
 
 /// A half-open range of addresses: `start` is inside, `end` is outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,8 +2,9 @@
 //! parks, which inside malloc would be re-entry). Its guards are `lock_api`'s.
 #![allow(unsafe_code)] // implements lock_api's unsafe trait
 
-use crate::sys;
-use core::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::AtomicU32;
+use crate::sync::futex;
+use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
@@ -24,7 +25,7 @@ unsafe impl lock_api::RawMutex for RawFutex {
             return;
         }
         while self.0.swap(CONTENDED, Acquire) != FREE {
-            sys::futex_wait(&self.0, CONTENDED, None);
+            futex::wait(&self.0, CONTENDED);
         }
     }
 
@@ -34,7 +35,7 @@ unsafe impl lock_api::RawMutex for RawFutex {
 
     unsafe fn unlock(&self) {
         if self.0.swap(FREE, Release) == CONTENDED {
-            sys::futex_wake(&self.0, 1);
+            futex::wake(&self.0);
         }
     }
 }

@@ -2,10 +2,11 @@
 #![allow(unsafe_code)] // hands out records in mapped memory
 
 use crate::arena::{self, Zeroed};
+use crate::sync::{AtomicU32, AtomicUsize};
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-const CHUNK_BITS: u32 = 12;
+const CHUNK_BITS: u32 = if cfg!(feature = "model") { 1 } else { 12 };
 const CHUNK: usize = 1 << CHUNK_BITS;
 
 /// Holds up to `CHUNKS * 4096 - 1` records. Reading is a load of the chunk's address and one of the record.

@@ -8,13 +8,14 @@
 use super::chunks::Chunks;
 use super::index::Index;
 use super::live_map::MAX_STACKS;
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::{StackId, arena};
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// Most frames of a stack.
 pub const MAX_DEPTH: usize = 64;
 
-const DATA_CHUNK: usize = 1 << 20;
+const DATA_CHUNK: usize = if cfg!(feature = "model") { 64 } else { 1 << 20 };
 const DATA_CHUNKS: usize = 768;
 const HEADER: usize = 16;
 

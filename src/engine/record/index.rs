@@ -6,9 +6,10 @@
 #![allow(unsafe_code)] // reads levels in mapped memory
 
 use crate::arena;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
+use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-const FIRST_BITS: u32 = 11;
+const FIRST_BITS: u32 = if cfg!(feature = "model") { 2 } else { 11 };
 const LEVELS: usize = 13;
 
 /// See the module. Two threads that insert equal keys at the moment of growth may both succeed; a key then has two ids.

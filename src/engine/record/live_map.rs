@@ -18,8 +18,9 @@
 //! one byte and an 8-byte trailer in the block: the same time, and the program's blocks stay as they are.
 #![allow(unsafe_code)] // writes cells of mapped leaves
 
+use crate::sync::AtomicUsize;
 use crate::{AddrRange, StackId, arena, sys};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 
 /// Which call family made a block; who may free it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,12 @@
 use super::live_map::LiveMap;
 use crate::arena::{self, Zeroed};
 use crate::lock::{Lock, RawFutex};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 use lock_api::RawMutex;
 
 const SHARDS: usize = 64;
-const FIRST_SLOTS: usize = 256;
+const FIRST_SLOTS: usize = if cfg!(feature = "model") { 2 } else { 256 };
 
 /// What is known of a block. 32 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
