@@ -85,6 +85,16 @@ fn small_blocks_do_not_share_what_is_known_of_them() {
     }
 }
 
+/// 13 blocks of 12 sizes and 1,401 bytes, whatever an allocator adds to them.
+#[test]
+fn sizes_are_those_that_were_asked_for() {
+    let bytes = 33 + 300 + 333 + 700 + 1337 + 2600 + 5000 + 9000 + 20001 + 100_001 + 300_001 + 3_000_001 + 1401;
+    for options in ["", "sample=1", "zero=1"] {
+        program("sizes.c").options(options).run_as_bare().expect_leaks(13, bytes);
+        over_others(|| program("sizes.c").options(options), |app| app.run_as_bare().expect_leaks(13, bytes));
+    }
+}
+
 #[test]
 fn shapes_over_another_allocator() {
     for (story, blocks, bytes) in [("ring", 3, 711), ("chain", 2, 304), ("two_rings", 6, 1422)] {

@@ -137,7 +137,7 @@ fn table_records_of_live_blocks_outlast_growth() {
         assert!(live.init());
         let cell = Cell::new(Family::Malloc, 1, 31, None);
         let addr = |number: usize, i: usize| 0x7000_0000_0000 + (i * 2 + number) * 64;
-        let record = move |at: usize| Record { addr: at, size: at / 3, time: 1, sampled: 1, tid: 2, cell: cell.0 };
+        let record = move |at: usize| Record { addr: at, size: at / 3, cell: cell.0, sampled: 1 };
         let shared = (table.clone(), live.clone());
         threads_of(2, move |number| {
             let (table, live) = &shared;

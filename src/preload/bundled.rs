@@ -142,6 +142,7 @@ fn try_load() -> Result<(), Refused> {
         slot.store(function, Relaxed);
     }
     IN_PLACE.store(true, Relaxed);
+    TRACKER.spare_is_ours.store(true, Relaxed);
     FOREIGN_ALLOCATOR.store(true, Relaxed);
     regions::set_allocator(Some(malloc));
     Ok(())

@@ -10,8 +10,8 @@ use crate::state::{self, TRACKER};
 use crate::tls::Thread;
 use crate::{real, trigger};
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
-use leakscan_engine::record::New;
 use leakscan_engine::record::live_map::Family;
+use leakscan_engine::record::{Chosen, New};
 
 const CLOSED: u8 = 0;
 /// Over another allocator than glibc's.
@@ -71,7 +71,7 @@ fn shortly<const WAY: u8>(size: usize, sp: usize, fp: usize) -> usize {
     };
     let stack = if WAY & EVERY != 0 { interpose::stack(thread, caller) } else { None };
     let usable = if foreign { real::usable_size_ready(addr) } else { interpose::chunk_size(addr) };
-    TRACKER.on_alloc(New { addr, size, usable, family, stack, sampled: false, tid: thread.tid.load(Relaxed) });
+    TRACKER.on_alloc(New { addr, size, usable, family, stack, chosen: Chosen::No });
     let ticks = thread.ticks.get().wrapping_sub(1);
     thread.ticks.set(ticks);
     if ticks == 0 {

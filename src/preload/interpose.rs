@@ -8,9 +8,9 @@ use crate::{bundled, forget, misuse, real, state, tls, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
-use leakscan_engine::record::New;
 use leakscan_engine::record::depot::MAX_DEPTH;
-use leakscan_engine::record::live_map::{Cell, Family};
+use leakscan_engine::record::live_map::{Cell, Family, SLACK_ELSEWHERE};
+use leakscan_engine::record::{Chosen, New, TRAILER};
 use leakscan_engine::unwind::Start;
 use leakscan_engine::unwind::memo::Memo;
 use leakscan_engine::unwind::walk::Trace;
@@ -89,7 +89,7 @@ pub fn born_oddly(addr: usize, size: usize, sp: usize, fp: usize) -> usize {
 fn track(addr: usize, size: usize, caller: Caller) {
     let usable = usable(addr);
     let Some(thread) = tls::current() else {
-        TRACKER.on_alloc(New { addr, size, usable, family: Family::Malloc, stack: None, sampled: false, tid: 0 });
+        TRACKER.on_alloc(New { addr, size, usable, family: Family::Malloc, stack: None, chosen: Chosen::No });
         return;
     };
     let (caller, family) = match thread.operator.take() {
@@ -104,10 +104,14 @@ fn track(addr: usize, size: usize, caller: Caller) {
     let mean = state::SAMPLE.load(Relaxed);
     let wanted = mean != 0 && state::WANTED.wants(size);
     let seed = core::ptr::from_ref(thread) as u64;
-    let sampled = mean != 0 && !wanted && thread.sampler.sample(size, mean, seed);
-    let stack = if mean == 0 || sampled || wanted { stack(thread, caller) } else { None };
-    let tid = thread.tid.load(Relaxed);
-    TRACKER.on_alloc(New { addr, size, usable, family, stack, sampled, tid });
+    let chosen = match mean {
+        0 => Chosen::No,
+        _ if wanted => Chosen::Wanted,
+        _ if thread.sampler.sample(size, mean, seed) => Chosen::Sampled,
+        _ => Chosen::No,
+    };
+    let stack = if mean == 0 || chosen != Chosen::No { stack(thread, caller) } else { None };
+    TRACKER.on_alloc(New { addr, size, usable, family, stack, chosen });
     let ticks = thread.ticks.get().wrapping_sub(1);
     thread.ticks.set(ticks);
     if ticks == 0 {
@@ -263,7 +267,10 @@ pub extern "C" fn malloc_usable_size(addr: usize) -> usize {
     if !state::USES_SLACK.load(Relaxed) {
         state::USES_SLACK.store(true, Relaxed);
     }
-    real::usable_size(addr)
+    let usable = real::usable_size(addr);
+    let trailer = TRACKER.spare_is_ours.load(Relaxed)
+        && TRACKER.live.get(addr).is_some_and(|cell| cell.slack() == SLACK_ELSEWHERE);
+    if trailer { usable - TRAILER } else { usable }
 }
 
 /// Takes a block out of the map before its real free. False if it is not to be freed.

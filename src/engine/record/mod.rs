@@ -1,7 +1,8 @@
 //! What is recorded about each block. Runs inside malloc.
 //!
 //! The [`Tracker`] is the hot path: a block's cell in the live map says that it lives, of which family it is, when it was
-//! born, and where its stack is. What a cell has no room for goes to the table.
+//! born, and where its stack is. What a cell has no room for goes to the table, or to the end of the block itself where that is ours.
+#![allow(unsafe_code)] // writes a block's spare bytes
 
 pub mod chunks;
 pub mod depot;
@@ -13,7 +14,7 @@ pub mod table;
 pub mod wanted;
 
 use crate::StackId;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use live_map::{Cell, Family, LiveMap, SLACK_ELSEWHERE};
 use table::{Record, Table};
 
@@ -28,7 +29,13 @@ pub struct Tracker {
     pub unknown: AtomicU64,
     /// Blocks that could not be entered for want of memory.
     pub lost: AtomicU64,
+    /// What a block has beyond the size that was asked for is ours, if it is [`SLACK_ELSEWHERE`] bytes or more: its last
+    /// [`TRAILER`] bytes hold that size. Set once, before the allocator that it is true for gives its first block.
+    pub spare_is_ours: AtomicBool,
 }
+
+/// Bytes that a size takes in a block's spare ones.
+pub const TRAILER: usize = 4;
 
 impl Default for Tracker {
     fn default() -> Self {
@@ -45,9 +52,18 @@ pub struct New {
     pub usable: usize,
     pub family: Family,
     pub stack: Option<StackId>,
-    /// Its record is to be kept in the table: it was sampled.
-    pub sampled: bool,
-    pub tid: u32,
+    pub chosen: Chosen,
+}
+
+/// Under sampling, whether a block has its stack, and for how many it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// It has none; or there is no sampling.
+    No,
+    /// For others, too.
+    Sampled,
+    /// All blocks of its size have theirs.
+    Wanted,
 }
 
 impl Tracker {
@@ -59,6 +75,7 @@ impl Tracker {
             epoch: AtomicU32::new(0),
             unknown: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            spare_is_ours: AtomicBool::new(false),
         }
     }
 
@@ -66,22 +83,28 @@ impl Tracker {
     #[inline]
     pub fn on_alloc(&self, new: New) {
         let slack = new.usable.wrapping_sub(new.size);
-        let elsewhere = new.sampled || slack >= SLACK_ELSEWHERE as usize;
+        let elsewhere = new.chosen == Chosen::Sampled || slack >= SLACK_ELSEWHERE as usize;
         let slack = if elsewhere { SLACK_ELSEWHERE } else { slack as u32 };
         let cell = Cell::new(new.family, self.epoch.load(Relaxed), slack, new.stack);
         if !self.live.set(new.addr, cell) {
             self.lost.fetch_add(1, Relaxed);
         } else if elsewhere {
-            self.note(new.addr, new.size, new.tid, new.sampled, cell);
+            self.note(new.addr, new.size, new.usable, new.chosen, cell);
         }
     }
 
-    #[cold]
+    /// What has no room in a cell. A block that was chosen has a record, so that those are found again.
     #[inline(never)]
-    fn note(&self, addr: usize, size: usize, tid: u32, sampled: bool, cell: Cell) {
-        let time = crate::sys::clock_ns(crate::sys::CLOCK_REALTIME) / 1_000_000_000;
-        let sampled = u32::from(sampled);
-        self.table.note(Record { addr, size, time: time as u32, sampled, tid, cell: cell.0 }, &self.live);
+    fn note(&self, addr: usize, size: usize, usable: usize, chosen: Chosen, cell: Cell) {
+        if chosen == Chosen::No
+            && self.spare_is_ours.load(Relaxed)
+            && let Ok(size) = u32::try_from(size)
+        {
+            // SAFETY: the block is new, the caller's, and has so many bytes that nobody has asked for.
+            return unsafe { trailer(addr, usable).write_unaligned(size) };
+        }
+        let sampled = u32::from(chosen == Chosen::Sampled);
+        self.table.note(Record { addr, size, cell: cell.0, sampled }, &self.live);
     }
 
     /// Under sampling, whether a block with a stack stands for others, too; not if all of its size had their stacks recorded. For
@@ -95,8 +118,20 @@ impl Tracker {
     /// The size that was asked for, if it is known. For the snapshot child.
     pub fn requested(&self, addr: usize, cell: Cell, usable: usize) -> Option<usize> {
         match cell.slack() {
-            SLACK_ELSEWHERE => self.table.lookup_unlocked(addr, cell.0).map(|record| record.size),
+            SLACK_ELSEWHERE => match self.table.lookup_unlocked(addr, cell.0) {
+                Some(record) => Some(record.size),
+                None if self.spare_is_ours.load(Relaxed) => {
+                    // SAFETY: a live block, whose last bytes were written when it was born.
+                    let size = unsafe { trailer(addr, usable).read_unaligned() } as usize;
+                    (size + SLACK_ELSEWHERE as usize <= usable).then_some(size)
+                }
+                None => None,
+            },
             slack => usable.checked_sub(slack as usize),
         }
     }
+}
+
+const fn trailer(addr: usize, usable: usize) -> *mut u32 {
+    (addr + usable - TRAILER) as *mut u32
 }

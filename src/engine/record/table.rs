@@ -1,4 +1,4 @@
-//! The lock-sharded table: address -> what a live map cell has no room for (size, thread, time).
+//! The lock-sharded table: address -> what a live map cell has no room for (its size, whether it was sampled).
 //!
 //! Called from inside malloc, for sampled blocks and for blocks whose slack does not fit their cell; never from free: the
 //! live map's cell is the truth, and the record of a block that is gone is overwritten by the next one at its address, or
@@ -15,7 +15,7 @@ use lock_api::RawMutex;
 const SHARDS: usize = 64;
 const FIRST_SLOTS: usize = if cfg!(feature = "model") { 2 } else { 256 };
 
-/// What is known of a block. 32 bytes.
+/// What is known of a block. 24 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Record {
@@ -23,13 +23,10 @@ pub struct Record {
     pub addr: usize,
     /// As it was asked for.
     pub size: usize,
-    /// Seconds since 1970.
-    pub time: u32,
-    /// 1: the sampler chose it.
-    pub sampled: u32,
-    pub tid: u32,
     /// The cell that it belongs to; a record whose cell has changed is dead.
     pub cell: u32,
+    /// 1: the sampler chose it.
+    pub sampled: u32,
 }
 
 // SAFETY: integers are valid when zero.
@@ -164,7 +161,7 @@ mod tests {
         let (table, live) = (Table::new(), LiveMap::new());
         assert!(live.init());
         let cell = Cell::new(Family::Malloc, 1, 31, None);
-        let record = |addr: usize| Record { addr, size: addr / 3, time: 1, sampled: 1, tid: 2, cell: cell.0 };
+        let record = |addr: usize| Record { addr, size: addr / 3, cell: cell.0, sampled: 1 };
         for round in 0..20 {
             for i in 0..10_000 {
                 let addr = 0x7000_0000_0000 + round * 0x100_0000 + i * 64;
