@@ -41,7 +41,7 @@ pub fn init() {
 /// Compares what the memo has given with a walk of the same stack: the frames of its id.
 #[cold]
 pub fn recalled(id: Option<StackId>, trace: &Trace) {
-    if id.is_some_and(|id| TRACKER.depot.frames(id) != trace.frames()) {
+    if id.is_some_and(|id| TRACKER.depot.frames(id) != *trace.frames()) {
         DIFFERENT.fetch_add(1, Relaxed);
     }
 }

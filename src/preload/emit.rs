@@ -234,7 +234,7 @@ fn stacks(writer: &mut Writer<Out>, ids: impl Iterator<Item = u32> + Clone, load
 
 /// The frames of a stack without ours (the start routine around a thread's own).
 fn frames(id: StackId) -> impl Iterator<Item = &'static Node> {
-    let nodes = TRACKER.depot.frames(id).iter().filter_map(|id| UNWINDER.frames.get(*id));
+    let nodes = TRACKER.depot.frames(id).iter().filter_map(|id| UNWINDER.frames.get(id));
     nodes.filter(|node| !own::holds(node.address()))
 }
 

@@ -179,6 +179,10 @@ unsafe fn pieced(
     let pieced = unsafe { UNWINDER.piece_together(memo, start, own, depth, &thread.nodes, trace) };
     let id = thread.remembered(pieced.hash).and_then(StackId::new).or_else(|| {
         if !pieced.traced {
+            if let Some(id) = TRACKER.depot.known(pieced.hash) {
+                thread.remember(pieced.hash, id.get());
+                return Some(id);
+            }
             // SAFETY: as above.
             unsafe { UNWINDER.walk(start, own, depth, &thread.nodes, trace) };
         }

@@ -1,7 +1,7 @@
 //! Stack depot: frames -> 32-bit stack id, and back.
 //!
 //! Called from inside malloc on any thread, read by the snapshot child; insert-only and without locks. A stack is 16 bytes
-//! and 4 for each frame. Ids end at [`MAX_STACKS`], what a live map cell can hold; a stack beyond that is counted and lost,
+//! and 2 for each frame, or 4 where one of its frames is beyond the first 65,536 of the program. Ids end at [`MAX_STACKS`], what a live map cell can hold; a stack beyond that is counted and lost,
 //! its blocks are not.
 #![allow(unsafe_code)] // reads and writes records in mapped chunks
 
@@ -30,6 +30,42 @@ pub const POWERS: [u64; MAX_DEPTH] = {
     }
     powers
 };
+
+/// Node ids, caller of the allocation first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frames {
+    Narrow(&'static [u16]),
+    Wide(&'static [u32]),
+}
+
+impl Frames {
+    pub fn iter(self) -> impl Iterator<Item = u32> {
+        let (narrow, wide): (&[u16], &[u32]) = match self {
+            Frames::Narrow(ids) => (ids, &[]),
+            Frames::Wide(ids) => (&[], ids),
+        };
+        narrow.iter().map(|id| u32::from(*id)).chain(wide.iter().copied())
+    }
+}
+
+impl PartialEq<[u32]> for Frames {
+    fn eq(&self, frames: &[u32]) -> bool {
+        match self {
+            Frames::Narrow(ids) => {
+                ids.len() == frames.len() && ids.iter().zip(frames).all(|(id, frame)| u32::from(*id) == *frame)
+            }
+            Frames::Wide(ids) => *ids == frames,
+        }
+    }
+}
+
+/// Of the length in a record: the ids are wide.
+const WIDE: u32 = 1 << 31;
+
+/// As the index wants it, which looks at both halves.
+const fn mixed(hash: u64) -> u64 {
+    hash ^ hash >> 31
+}
 
 /// See the module.
 pub struct Depot {
@@ -61,12 +97,11 @@ impl Depot {
 
     /// The id of the stack with this hash and these frames (node ids). `None` if the depot is full.
     pub fn intern(&self, hash: u64, frames: &[u32]) -> Option<StackId> {
-        let mixed = hash ^ hash >> 31;
         let is =
-            |id: u32| StackId::new(id).and_then(|id| self.record(id)).is_some_and(|(h, f)| h == hash && f == frames);
-        let id = match self.index.find(mixed, is) {
+            |id: u32| StackId::new(id).and_then(|id| self.record(id)).is_some_and(|(h, f)| h == hash && f == *frames);
+        let id = match self.index.find(mixed(hash), is) {
             Some(id) => Some(id),
-            None => self.add(hash, frames).and_then(|id| self.index.insert(mixed, id, is)),
+            None => self.add(hash, frames).and_then(|id| self.index.insert(mixed(hash), id, is)),
         };
         if id.is_none() {
             self.lost.fetch_add(1, Relaxed);
@@ -74,9 +109,16 @@ impl Depot {
         StackId::new(id?)
     }
 
+    /// The id of the stack with this hash, if there is one. (Of 64 bits: two stacks of a program with the same hash are not to be
+    /// expected before there are some billions.)
+    pub fn known(&self, hash: u64) -> Option<StackId> {
+        let is = |id: u32| StackId::new(id).and_then(|id| self.record(id)).is_some_and(|(h, _)| h == hash);
+        StackId::new(self.index.find(mixed(hash), is)?)
+    }
+
     /// The frames of a stack as node ids, caller of the allocation first.
-    pub fn frames(&self, id: StackId) -> &'static [u32] {
-        self.record(id).map_or(&[], |(_, frames)| frames)
+    pub fn frames(&self, id: StackId) -> Frames {
+        self.record(id).map_or(Frames::Narrow(&[]), |(_, frames)| frames)
     }
 
     /// Stacks interned.
@@ -89,7 +131,7 @@ impl Depot {
         self.lost.load(Relaxed)
     }
 
-    fn record(&self, id: StackId) -> Option<(u64, &'static [u32])> {
+    fn record(&self, id: StackId) -> Option<(u64, Frames)> {
         let place = self.places.get(id.get())?.load(Acquire) as usize * 8;
         let chunk = self.data.get(place / DATA_CHUNK)?.load(Acquire);
         if place == 0 || chunk == 0 {
@@ -99,15 +141,25 @@ impl Depot {
         // SAFETY: `place` was published after the header and `len` frames were written at `at`, inside one mapped chunk;
         // they are never written again.
         unsafe {
-            let (hash, len) = (*(at as *const u64), *((at + 8) as *const u32) as usize);
-            Some((hash, core::slice::from_raw_parts((at + HEADER) as *const u32, len)))
+            let (hash, len) = (*(at as *const u64), *((at + 8) as *const u32));
+            let (ids, count) = (at + HEADER, (len & !WIDE) as usize);
+            Some((
+                hash,
+                if len & WIDE == 0 {
+                    Frames::Narrow(core::slice::from_raw_parts(ids as *const u16, count))
+                } else {
+                    Frames::Wide(core::slice::from_raw_parts(ids as *const u32, count))
+                },
+            ))
         }
     }
 
     #[cold]
     fn add(&self, hash: u64, frames: &[u32]) -> Option<u32> {
         let frames = &frames[..frames.len().min(MAX_DEPTH)];
-        let at = self.reserve((HEADER + size_of_val(frames)).next_multiple_of(8))?;
+        let wide = frames.iter().any(|frame| *frame > u32::from(u16::MAX));
+        let each = if wide { size_of::<u32>() } else { size_of::<u16>() };
+        let at = self.reserve((HEADER + frames.len() * each).next_multiple_of(8))?;
         let (id, place) = self.places.add()?;
         if id > MAX_STACKS {
             return None;
@@ -116,8 +168,11 @@ impl Depot {
         // SAFETY: `reserve` gave these bytes, inside one mapped chunk, to this call alone.
         unsafe {
             *(address as *mut u64) = hash;
-            *((address + 8) as *mut u32) = frames.len() as u32;
-            core::ptr::copy_nonoverlapping(frames.as_ptr(), (address + HEADER) as *mut u32, frames.len());
+            *((address + 8) as *mut u32) = frames.len() as u32 | if wide { WIDE } else { 0 };
+            for (at, frame) in frames.iter().enumerate() {
+                let place = address + HEADER + at * each;
+                if wide { *(place as *mut u32) = *frame } else { *(place as *mut u16) = *frame as u16 }
+            }
         }
         place.store((at / 8) as u32, Release);
         Some(id)
@@ -162,7 +217,8 @@ mod tests {
             (1..60_000u32).map(|i| (0..i % 65).map(|f| i * 7 + f * f).chain([i]).take(64).collect()).collect();
         let ids: Vec<_> = stacks.iter().map(|stack| depot.intern(hash_of(stack), stack).unwrap()).collect();
         for (stack, id) in stacks.iter().zip(&ids) {
-            assert_eq!(depot.frames(*id), stack);
+            assert_eq!(depot.frames(*id), stack[..]);
+            assert!(depot.frames(*id).iter().eq(stack.iter().copied()));
             assert_eq!(depot.intern(hash_of(stack), stack), Some(*id));
         }
         assert_eq!(depot.count(), 59_999);
@@ -175,7 +231,8 @@ mod tests {
         let one = depot.intern(5, &[1, 2, 3]).unwrap();
         let two = depot.intern(5, &[1, 2, 4]).unwrap();
         assert_ne!(one, two);
-        assert_eq!((depot.frames(one), depot.frames(two)), (&[1, 2, 3][..], &[1, 2, 4][..]));
+        assert_eq!(depot.frames(one), [1, 2, 3][..]);
+        assert_eq!(depot.frames(two), [1, 2, 4][..]);
     }
 
     #[test]
@@ -187,7 +244,7 @@ mod tests {
             workers.into_iter().map(|worker| worker.join().unwrap()).collect()
         });
         for worker in &ids {
-            assert!(worker.iter().enumerate().all(|(i, id)| depot.frames(*id) == [i as u32, 9]));
+            assert!(worker.iter().enumerate().all(|(i, id)| depot.frames(*id) == [i as u32, 9][..]));
         }
     }
 }

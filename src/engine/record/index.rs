@@ -9,7 +9,7 @@ use crate::arena;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-const FIRST_BITS: u32 = if cfg!(feature = "model") { 2 } else { 11 };
+const FIRST_BITS: u32 = if cfg!(feature = "model") { 3 } else { 11 };
 const LEVELS: usize = 13;
 
 /// See the module. Two threads that insert equal keys at the moment of growth may both succeed; a key then has two ids.

@@ -8,12 +8,13 @@
 use super::live_map::LiveMap;
 use crate::arena::{self, Zeroed};
 use crate::lock::{Lock, RawFutex};
-use crate::sync::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
+use crate::sync::{AtomicU64, AtomicUsize};
+use core::sync::atomic::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use lock_api::RawMutex;
 
 const SHARDS: usize = 64;
-const FIRST_SLOTS: usize = if cfg!(feature = "model") { 2 } else { 256 };
+/// Slots that each shard begins with; those of all shards lie in one mapping.
+const FIRST_SLOTS: usize = if cfg!(feature = "model") { 2 } else { 32 };
 
 /// What is known of a block. 24 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,8 @@ struct Shard {
 /// See the module.
 pub struct Table {
     shards: [Lock<Shard>; SHARDS],
+    /// Where the first slots of all shards lie; 0: not mapped yet.
+    first: AtomicUsize,
     dropped: AtomicU64,
 }
 
@@ -53,13 +56,20 @@ impl Table {
     pub const fn new() -> Self {
         Self {
             shards: [const { Lock::from_raw(<RawFutex as RawMutex>::INIT, Shard { slots: &mut [], used: 0 }) }; SHARDS],
+            first: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
         }
     }
 
     /// Records a block. Without memory the record is dropped and counted.
     pub fn note(&self, record: Record, live: &LiveMap) {
-        let mut shard = self.shards[shard_of(record.addr)].lock();
+        let number = shard_of(record.addr);
+        let mut shard = self.shards[number].lock();
+        if shard.slots.is_empty()
+            && let Some(slots) = self.first_slots(number)
+        {
+            shard.slots = slots;
+        }
         if shard.used * 4 >= shard.slots.len() * 3 && !shard.grow(live) {
             self.dropped.fetch_add(1, Relaxed);
             return;
@@ -69,6 +79,26 @@ impl Table {
             shard.used += 1;
         }
         shard.slots[slot] = record;
+    }
+
+    /// For the shard of this number, which has none yet, and whose lock is held.
+    #[cold]
+    fn first_slots(&self, number: usize) -> Option<&'static mut [Record]> {
+        const BYTES: usize = FIRST_SLOTS * size_of::<Record>();
+        let mut first = self.first.load(Acquire);
+        if first == 0 {
+            let range = arena::map(SHARDS * BYTES)?;
+            first = match self.first.compare_exchange(0, range.start, AcqRel, Acquire) {
+                Ok(_) => range.start,
+                Err(theirs) => {
+                    // SAFETY: nobody but us has seen this mapping.
+                    unsafe { arena::unmap(range) };
+                    theirs
+                }
+            };
+        }
+        // SAFETY: zeroed memory for the slots of all shards, never unmapped, of which each takes its own part once.
+        Some(unsafe { core::slice::from_raw_parts_mut((first + number * BYTES) as *mut Record, FIRST_SLOTS) })
     }
 
     /// The record of a block whose cell is `cell`; one that belongs to an earlier block is not given.
@@ -115,7 +145,7 @@ impl Shard {
         let is_live =
             |record: &&Record| record.addr != 0 && live.get(record.addr).is_some_and(|cell| cell.0 == record.cell);
         let alive = self.slots.iter().filter(is_live).count();
-        let wanted = (alive * 2).next_power_of_two().max(FIRST_SLOTS);
+        let wanted = (alive * 2).next_power_of_two().max(4 * FIRST_SLOTS);
         let Some(slots) = arena::zeroed::<Record>(wanted) else { return false };
         for record in self.slots.iter().filter(is_live) {
             let at = find(slots, record.addr);
@@ -123,7 +153,8 @@ impl Shard {
         }
         let old = core::mem::replace(&mut self.slots, slots);
         self.used = alive;
-        if !old.is_empty() {
+        // The first ones lie among those of the other shards.
+        if old.len() > FIRST_SLOTS {
             let start = old.as_ptr() as usize;
             let end = start + size_of_val::<[Record]>(old).next_multiple_of(4096);
             // SAFETY: the old slots are this shard's alone, behind its lock, and are not used again.
