@@ -92,15 +92,20 @@ fn track(addr: usize, size: usize, caller: Caller) {
         TRACKER.on_alloc(New { addr, size, usable, family: Family::Malloc, stack: None, chosen: Chosen::No });
         return;
     };
+    let mut asked = size;
     let (caller, family) = match thread.operator.take() {
         None => (caller, Family::Malloc),
         // The note of an operator new that has called us: its caller's frame is near above ours. Any other note is stale:
         // an operator new of the program's own that did not allocate.
         Some(operator) if operator.has_called(caller.sp) => {
+            if operator.family == Family::NewAligned {
+                asked = operator.asked(size);
+            }
             (Caller { sp: operator.sp, fp: operator.fp }, operator.family)
         }
         Some(_) => (caller, Family::Malloc),
     };
+    let size = asked;
     let mean = state::SAMPLE.load(Relaxed);
     let wanted = mean != 0 && state::WANTED.wants(size);
     let seed = core::ptr::from_ref(thread) as u64;

@@ -32,6 +32,8 @@ pub struct Note {
     pub fp: Cell<usize>,
     /// The number of the [`Family`]; [`DELETES`] more if blocks of it are deleted.
     pub what: Cell<u32>,
+    /// The lower half of the size that an operator new was asked for; 0: not known.
+    pub size: Cell<u32>,
 }
 
 pub const DELETES: u32 = 8;
@@ -43,9 +45,17 @@ pub struct Operator {
     pub fp: usize,
     pub family: Family,
     pub deletes: bool,
+    size: u32,
 }
 
 impl Operator {
+    /// What it was asked for, where it has asked for `size` bytes itself: those with an alignment round it up.
+    #[inline(always)]
+    pub const fn asked(&self, size: usize) -> usize {
+        let more = (size as u32).wrapping_sub(self.size) as usize;
+        if self.size != 0 && more < 4096 && more < size { size - more } else { size }
+    }
+
     /// Whether an operator new that this is the note of has called the malloc whose caller's stack pointer is `sp`: its own
     /// caller's frame is near above.
     #[inline(always)]
@@ -62,7 +72,13 @@ impl Note {
             return None;
         }
         let what = self.what.get();
-        Some(Operator { sp, fp: self.fp.get(), family: Family::of(what), deletes: what & DELETES != 0 })
+        Some(Operator {
+            sp,
+            fp: self.fp.get(),
+            family: Family::of(what),
+            deletes: what & DELETES != 0,
+            size: self.size.get(),
+        })
     }
 
     #[inline(always)]
