@@ -38,11 +38,28 @@ static NOINLINE void closed(void) {
     global[0] = block;
     global[1] = make();
 }
+// A block mapped by itself, and the page that its header lies in.
+static NOINLINE void closed_header(void) {
+    char *block = malloc(1 << 20);
+    check((uintptr_t)block % 4096 == 16);
+    mprotect(block - 16, 4096, PROT_NONE);
+    global[0] = block;
+    global[1] = make();
+}
+// A program that has written beyond a block's end: the next one's header says 16 MiB.
+static NOINLINE void overrun(void) {
+    size_t *first = malloc(24), *second = malloc(24);
+    check(second - first == 4);
+    first[3] = (16 << 20) | 1;
+    global[0] = first;
+    zeroed = second;
+    global[1] = make();
+}
 static NOINLINE void on_stack_and_exit(void) {
     void *volatile here = make();
     if (with) here = 0;
     scrub();
-    exit(here ? 5 : with ? 5 : 6);
+    exit(here || with ? 5 : 6);
 }
 static NOINLINE void in_register_and_exit(void) {
     register void *rbx __asm__("rbx") = make();
@@ -69,6 +86,8 @@ int main(int count, char **words) {
                         : is(place, "tag")     ? with_tag
                         : is(place, "packed")  ? packed
                         : is(place, "closed")  ? closed
+                        : is(place, "header")  ? closed_header
+                        : is(place, "overrun") ? overrun
                                                : 0;
     if (put) below(put);
     if (is(place, "stack")) on_stack_and_exit();

@@ -58,6 +58,15 @@ fn a_page_that_cannot_be_read_is_left_to_the_scan() {
     assert_eq!((ways(&report), report.total()), (vec!["alone"], (0, 0)), "{report:?}");
 }
 
+/// Nor would it have come through where a block's header is closed or says too much.
+#[test]
+fn headers_that_cannot_be_trusted_are_left_to_the_scan() {
+    for place in ["header", "overrun"] {
+        let report = end(place, "").report();
+        assert_eq!((ways(&report), report.total()), (vec!["alone"], (0, 0)), "{place}: {report:?}");
+    }
+}
+
 /// The kernel ends by SIGXFSZ whoever writes beyond the limit: a child, not the program.
 #[test]
 fn a_limit_on_files_does_not_end_the_program() {

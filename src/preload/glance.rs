@@ -3,8 +3,11 @@
 //! read, no word is looked at twice.
 //!
 //! These are a part of the roots of a scan, read no less strictly, so that what is reached here would be reached there. Where a
-//! block is not, or anything is unusual, the answer is "not known", and the scan is made. Measured: `/bin/cat` ends in a
-//! quarter of the time.
+//! block is not, or anything is unusual, the answer is "not known", and the scan is made. Measured: a third of
+//! what the last scan of `/bin/cat` takes.
+//!
+//! There is no child here whose faults are repaired: a program may have closed pages of its heap, or written over a chunk's header,
+//! so nothing is read before the kernel has said that it can be, and no further than that.
 #![allow(unsafe_code)] // reads the program's memory
 
 use crate::child::Sizes;
@@ -14,6 +17,7 @@ use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
 use crate::{alternate, deepbind, misuse, own, symbols, threads, tls};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
+use leakscan_engine::record::live_map::Cell;
 use leakscan_engine::scan::blocks::{Blocks, SizeOf};
 use leakscan_engine::scan::mark::{How, Marker};
 use leakscan_engine::scan::resident::Pages;
@@ -43,12 +47,19 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
         return None;
     }
     let mut pages = Pages::open()?;
-    let mut blocks = Blocks::build(&TRACKER.live, &Sizes, &mut pages)?;
+    let sizes = Guarded { readable: core::cell::Cell::new(false) };
+    let mut blocks = Blocks::build(&TRACKER.live, &sizes, &mut pages)?;
     let mut room = Room(BYTES);
     for range in blocks.ranges() {
         room.take(AddrRange::new(range.start - 16, range.end))?;
     }
-    if blocks.count > BLOCKS {
+    sizes.readable.set(true);
+    // Neither do damaged headers lead out of what may be read.
+    let ends_inside = |block: usize| {
+        let end = block + blocks.extent(block);
+        blocks.ranges().any(|range| range.contains(block) && end <= range.end)
+    };
+    if blocks.count > BLOCKS || !blocks.iter().all(ends_inside) {
         return None;
     }
     let mut marker = Marker::new(&mut blocks);
@@ -82,6 +93,26 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
         root_bytes,
         ..Stats::default()
     })
+}
+
+/// Sizes by headers that may lie in pages which the program has closed.
+struct Guarded {
+    /// They do not: it was asked.
+    readable: core::cell::Cell<bool>,
+}
+
+impl SizeOf for Guarded {
+    fn usable(&self, addr: usize, cell: Cell) -> usize {
+        if self.readable.get() || sys::peek::<1>(addr - 8).is_some() { Sizes.usable(addr, cell) } else { 0 }
+    }
+
+    fn requested(&self, addr: usize, cell: Cell) -> usize {
+        if self.usable(addr, cell) == 0 { 0 } else { Sizes.requested(addr, cell) }
+    }
+
+    fn extent(&self, addr: usize, cell: Cell) -> usize {
+        if self.usable(addr, cell) == 0 { 0 } else { Sizes.extent(addr, cell) }
+    }
 }
 
 /// How many bytes may still be read.

@@ -279,7 +279,7 @@ pub extern "C" fn malloc_usable_size(addr: usize) -> usize {
     let usable = real::usable_size(addr);
     let trailer = TRACKER.spare_is_ours.load(Relaxed)
         && TRACKER.live.get(addr).is_some_and(|cell| cell.slack() == SLACK_ELSEWHERE);
-    if trailer { usable - TRAILER } else { usable }
+    if trailer { usable.saturating_sub(TRAILER) } else { usable }
 }
 
 /// Takes a block out of the map before its real free. False if it is not to be freed.

@@ -1,8 +1,8 @@
 //! Stack depot: frames -> 32-bit stack id, and back.
 //!
 //! Called from inside malloc on any thread, read by the snapshot child; insert-only and without locks. A stack is 16 bytes
-//! and 2 for each frame, or 4 where one of its frames is beyond the first 65,536 of the program. Ids end at [`MAX_STACKS`], what a live map cell can hold; a stack beyond that is counted and lost,
-//! its blocks are not.
+//! and 2 for each frame, or 4 where one of its frames is beyond the first 65,536 of the program. Ids end at [`MAX_STACKS`],
+//! what a live map cell can hold; a stack beyond that is counted and lost, its blocks are not.
 #![allow(unsafe_code)] // reads and writes records in mapped chunks
 
 use super::chunks::Chunks;
