@@ -6,6 +6,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <sys/resource.h>
 #include <vector>
 
 struct Big {
@@ -34,6 +35,17 @@ static NOINLINE void *over_aligned_nothrow() { return aligned(new (std::nothrow)
 static NOINLINE void *array_over_aligned_nothrow() { return aligned(new (std::nothrow) Aligned[1]); }
 static NOINLINE void *direct_call() { return ::operator new(1337); }
 static NOINLINE void *direct_aligned_call() { return aligned(::operator new(1337, std::align_val_t(64))); }
+
+// There is no memory at first; the handler makes some.
+static struct rlimit limit;
+static void make_room() { check(setrlimit(RLIMIT_AS, &limit) == 0); }
+static NOINLINE void *second_try() {
+    check(getrlimit(RLIMIT_AS, &limit) == 0);
+    struct rlimit small = {1, limit.rlim_max};
+    check(setrlimit(RLIMIT_AS, &small) == 0);
+    std::set_new_handler(make_room);
+    return new char[1 << 26];
+}
 
 // Every form of operator delete, called as a compiler calls it.
 static void delete_plain(void *block) { ::operator delete(block); }
@@ -66,6 +78,7 @@ static const struct {
     {"array_over_aligned_nothrow",
      array_over_aligned_nothrow,
      {delete_array_aligned, delete_array_aligned_sized, delete_array_aligned_nothrow}},
+    {"second_try", second_try, {delete_array, delete_array_sized, delete_array_nothrow}},
     {"direct_call", direct_call, {delete_plain, delete_sized, delete_nothrow}},
     {"direct_aligned_call", direct_aligned_call, {delete_aligned, delete_aligned_sized, delete_aligned_nothrow}},
 };

@@ -1,8 +1,8 @@
 //! C++: every form of operator new and delete, what they throw, and a program's own.
 
-use harness::{App, program};
+use harness::{App, program, source};
 
-const FORMS: [(&str, u64); 10] = [
+const FORMS: [(&str, u64); 11] = [
     ("plain", 1337),
     ("array", 1337),
     ("nothrow", 1337),
@@ -11,6 +11,8 @@ const FORMS: [(&str, u64); 10] = [
     ("array_over_aligned", 1344),
     ("over_aligned_nothrow", 1344),
     ("array_over_aligned_nothrow", 1344),
+    // Its new_handler has made room for it.
+    ("second_try", 1 << 26),
     ("direct_call", 1337),
     // libstdc++ asks aligned_alloc for 1,344 bytes: a multiple of the alignment.
     ("direct_aligned_call", 1337),
@@ -82,4 +84,19 @@ fn a_programs_own_operators_keep_working() {
     assert!(outcome.stdout.ends_with(" made, 2 deleted\n"), "{outcome:?}");
     let report = outcome.report();
     assert_eq!(report.total_through("lose"), (1, 1337), "{report:?}");
+}
+
+#[test]
+fn a_librarys_own_operators_keep_working() {
+    let library = source("operator_library.cc");
+    let containers = form("containers", "");
+    let alone = containers.clone().bare().preload_after(&library).run();
+    assert!(alone.stderr.contains(" made, ") && !alone.stderr.starts_with("0 made"), "{alone:?}");
+    for watched in [containers.clone().preload_after(&library), containers.preload_before(&library)] {
+        let outcome = watched.run();
+        outcome.expect_clean();
+        assert_eq!((&outcome.stderr, outcome.status), (&alone.stderr, alone.status));
+        let report = outcome.report();
+        assert_eq!(report.misuses.len(), 0, "{report:?}");
+    }
 }

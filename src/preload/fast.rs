@@ -1,42 +1,66 @@
-//! The short ways through malloc and free, for what nearly every call of theirs is: a block that gets its stack, or under sampling one
-//! that gets none, and the free of a block by the family that made it. Whatever is out of the ordinary goes on in [`crate::interpose`].
+//! The short ways through malloc and free, operator new and delete, for what nearly every call of theirs is: a block that gets its
+//! stack, or under sampling one that gets none, and the end of a block by the family that made it. Whatever is out of the ordinary
+//! goes on in [`crate::interpose`].
 //!
 //! Measured by `scripts/check-hot-path`, which also holds the bounds.
-#![allow(unsafe_code)] // calls functions by address, takes the thread's word for its block
+#![allow(unsafe_code)] // takes the thread's word for its block, and the map's root for made
 
 use crate::interpose::{self, Caller};
 use crate::shims::thread_word;
 use crate::state::{self, TRACKER};
 use crate::tls::Thread;
-use crate::{real, trigger};
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use crate::{operators, real, shims, trigger};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
+use leakscan_engine::StackId;
 use leakscan_engine::record::live_map::Family;
 use leakscan_engine::record::{Chosen, New};
 
-const CLOSED: u8 = 0;
 /// Over another allocator than glibc's.
 const FOREIGN: u8 = 1;
 const SAMPLED: u8 = 2;
 const EVERY: u8 = 4;
-const SAMPLED_FOREIGN: u8 = SAMPLED | FOREIGN;
 const EVERY_FOREIGN: u8 = EVERY | FOREIGN;
-static MALLOC: AtomicU8 = AtomicU8::new(CLOSED);
-static FREE: AtomicBool = AtomicBool::new(false);
+const SAMPLED_FOREIGN: u8 = SAMPLED | FOREIGN;
+
+/// Where the entries go (src/preload/shims): functions of the types [`Malloc`], [`Free`] and [`Delete`].
+pub static MALLOC: AtomicPtr<()> = AtomicPtr::new(interpose::malloc as Malloc as *mut ());
+pub static FREE: AtomicPtr<()> = AtomicPtr::new(interpose::free as Free as *mut ());
+pub static DELETE: AtomicPtr<()> = AtomicPtr::new(interpose::delete as Delete as *mut ());
+/// Operator new and delete go to [`MALLOC`] and [`DELETE`], past the C++ runtime.
+pub static DIRECT: AtomicBool = AtomicBool::new(false);
+
+/// `(size, the caller's stack pointer, its rbp, the number of the block's family)`
+pub type Malloc = extern "C" fn(usize, usize, usize, u32) -> usize;
+/// `(address, the caller's stack pointer, its rbp)`
+pub type Free = extern "C" fn(usize, usize, usize);
+/// The same, and the family's number.
+pub type Delete = extern "C" fn(usize, usize, usize, u32);
 
 /// Opens the ways that the options leave open. For the constructor, when all else is done.
 pub fn open() {
-    FREE.store(state::FORGET.load(Relaxed) == 0, Relaxed);
+    let direct = shims::CAN_BE_DIRECT && operators::are_plain();
+    if state::FORGET.load(Relaxed) == 0 {
+        let free: Free = if direct { free::<false> } else { free::<true> };
+        FREE.store(free as *mut (), Relaxed);
+        DELETE.store(delete as Delete as *mut (), Relaxed);
+    }
+    DIRECT.store(direct, Relaxed);
     let foreign = state::FOREIGN_ALLOCATOR.load(Relaxed);
     let cannot_tell_sizes = foreign && real::MALLOC_USABLE_SIZE.load(Relaxed) == 0;
     if !state::ZERO.load(Relaxed) && !cannot_tell_sizes {
-        let which = if state::SAMPLE.load(Relaxed) == 0 { EVERY } else { SAMPLED };
-        MALLOC.store(which | if foreign { FOREIGN } else { 0 }, Relaxed);
+        let malloc: Malloc = match (state::SAMPLE.load(Relaxed) == 0, foreign) {
+            (true, false) => malloc::<EVERY>,
+            (true, true) => malloc::<EVERY_FOREIGN>,
+            (false, false) => malloc::<SAMPLED>,
+            (false, true) => malloc::<SAMPLED_FOREIGN>,
+        };
+        MALLOC.store(malloc as *mut (), Relaxed);
     }
 }
 
 /// Every malloc has to look whether a scan wants the stacks of its size.
 pub fn close_malloc() {
-    MALLOC.store(CLOSED, Relaxed);
+    MALLOC.store(interpose::malloc as Malloc as *mut (), Relaxed);
 }
 
 /// The thread's block, if it has one already.
@@ -47,60 +71,55 @@ fn current() -> Option<&'static Thread> {
     (word > 1).then(|| unsafe { &*(word as *const Thread) })
 }
 
-pub extern "C" fn malloc(size: usize, sp: usize, fp: usize) -> usize {
-    match MALLOC.load(Relaxed) {
-        EVERY => shortly::<EVERY>(size, sp, fp),
-        SAMPLED => shortly::<SAMPLED>(size, sp, fp),
-        EVERY_FOREIGN => shortly::<EVERY_FOREIGN>(size, sp, fp),
-        SAMPLED_FOREIGN => shortly::<SAMPLED_FOREIGN>(size, sp, fp),
-        _ => interpose::malloc(size, sp, fp),
+extern "C" fn malloc<const WAY: u8>(size: usize, sp: usize, fp: usize, family: u32) -> usize {
+    let Some(thread) = current() else { return interpose::malloc(size, sp, fp, family) };
+    // The note of an operator that has called us, or has not.
+    let noted = thread.operator.sp.get() != 0;
+    if noted || WAY & SAMPLED != 0 && !thread.sampler.passes(size) {
+        return interpose::malloc(size, sp, fp, family);
     }
-}
-
-#[inline(never)]
-fn shortly<const WAY: u8>(size: usize, sp: usize, fp: usize) -> usize {
-    let foreign = WAY & FOREIGN != 0;
-    let addr = real::malloc_ready(if foreign { size.max(interpose::SMALLEST) } else { size });
-    let Some(thread) = current() else { return interpose::born_oddly(addr, size, sp, fp) };
-    if addr == 0 || WAY & SAMPLED != 0 && !thread.sampler.passes(size) {
-        return interpose::born_oddly(addr, size, sp, fp);
-    }
-    let (caller, family) = match thread.operator.take() {
-        Some(operator) if operator.has_called(sp) => (Caller { sp: operator.sp, fp: operator.fp }, operator.family),
-        _ => (Caller { sp, fp }, Family::Malloc),
-    };
-    let stack = if WAY & EVERY != 0 { interpose::stack(thread, caller) } else { None };
-    let usable = if foreign { real::usable_size_ready(addr) } else { interpose::chunk_size(addr) };
-    TRACKER.on_alloc(New { addr, size, usable, family, stack, chosen: Chosen::No });
+    let family = Family::of(family);
+    let stack = if WAY & EVERY != 0 { interpose::stack(thread, Caller { sp, fp, family }) } else { None };
     let ticks = thread.ticks.get().wrapping_sub(1);
     thread.ticks.set(ticks);
     if ticks == 0 {
         trigger::tick_of(thread);
     }
+    let foreign = WAY & FOREIGN != 0;
+    let addr = real::malloc_ready(if foreign { size.max(interpose::SMALLEST) } else { size });
+    if addr == 0 {
+        return interpose::failed();
+    }
+    let usable = if foreign { real::usable_size_ready(addr) } else { interpose::chunk_size(addr) };
+    let new = New { addr, size, usable, family, stack, chosen: Chosen::No };
+    // SAFETY: the ways are opened after tracking has begun, with the map's root.
+    if unsafe { TRACKER.on_alloc_ready(new) } { addr } else { enter(addr, size, family, stack) }
+}
+
+/// Enters a block that its cell has no room for, or that is the first in its part of the map.
+#[cold]
+#[inline(never)]
+fn enter(addr: usize, size: usize, family: Family, stack: Option<StackId>) -> usize {
+    TRACKER.on_alloc(New { addr, size, usable: interpose::usable(addr), family, stack, chosen: Chosen::No });
     addr
 }
 
-pub extern "C" fn free(addr: usize, sp: usize, fp: usize) {
-    let Some(thread) = current() else { return interpose::free(addr, sp, fp) };
-    if addr == 0 || !FREE.load(Relaxed) {
+/// `NOTED`: an operator delete may have called it.
+extern "C" fn free<const NOTED: bool>(addr: usize, sp: usize, fp: usize) {
+    if NOTED && current().is_none_or(|thread| thread.operator.sp.get() != 0) {
         return interpose::free(addr, sp, fp);
     }
-    if thread.operator.sp.get() != 0 {
-        return delete(thread, addr, sp, fp);
-    }
-    match TRACKER.live.take(addr) {
+    // SAFETY: as in `malloc`.
+    match unsafe { TRACKER.live.take_ready(addr) } {
         Some(cell) if cell.family() == Family::Malloc => real::free_ready(addr),
-        cell => interpose::free_oddly(addr, None, cell, sp, fp),
+        cell => interpose::free_oddly(addr, cell, Caller::of_malloc(sp, fp)),
     }
 }
 
-/// An operator delete has been called.
-#[inline(never)]
-fn delete(thread: &Thread, addr: usize, sp: usize, fp: usize) {
-    let by = thread.operator.take();
-    let cell = TRACKER.live.take(addr);
-    match (by, cell) {
-        (Some(by), Some(cell)) if by.deletes && by.sp == sp && by.family == cell.family() => real::free_ready(addr),
-        _ => interpose::free_oddly(addr, by, cell, sp, fp),
+extern "C" fn delete(addr: usize, sp: usize, fp: usize, family: u32) {
+    // SAFETY: as in `malloc`.
+    match unsafe { TRACKER.live.take_ready(addr) } {
+        Some(cell) if cell.family() == Family::of(family) => real::free_ready(addr),
+        cell => interpose::free_oddly(addr, cell, Caller { sp, fp, family: Family::of(family) }),
     }
 }

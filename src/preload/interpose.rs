@@ -15,12 +15,21 @@ use leakscan_engine::unwind::Start;
 use leakscan_engine::unwind::memo::Memo;
 use leakscan_engine::unwind::walk::Trace;
 use state::{TRACKER, UNWINDER};
+use tls::Operator;
 
-/// Caller of an allocation function: where its return address lies, and its rbp.
+/// Caller of an allocation function: where its return address lies, its rbp, and which family of functions it calls.
 #[derive(Clone, Copy)]
 pub struct Caller {
     pub sp: usize,
     pub fp: usize,
+    pub family: Family,
+}
+
+impl Caller {
+    /// Of malloc's family, if no note of an operator says otherwise.
+    pub const fn of_malloc(sp: usize, fp: usize) -> Self {
+        Self { sp, fp, family: Family::Malloc }
+    }
 }
 
 /// The smallest size that another allocator than glibc's is asked for.
@@ -40,7 +49,7 @@ fn request_aligned(align: usize, size: usize) -> usize {
 }
 
 #[inline(always)]
-fn usable(addr: usize) -> usize {
+pub fn usable(addr: usize) -> usize {
     if state::FOREIGN_ALLOCATOR.load(Relaxed) {
         return real::usable_size(addr);
     }
@@ -53,7 +62,7 @@ pub fn chunk_size(addr: usize) -> usize {
     // SAFETY: the word before a block of glibc's is the chunk's size and flags.
     let header = unsafe { *((addr - 8) as *const usize) };
     // An mmapped chunk (flag 2) has its own footer less: 16 bytes of overhead instead of 8.
-    (header & !7) - if header & 2 != 0 { 16 } else { 8 }
+    (header & !7) - 8 - (header & 2) * 4
 }
 
 /// Clears what is new of a block, if that is wanted: from `old` usable bytes on.
@@ -78,34 +87,32 @@ fn born(addr: usize, size: usize, caller: Caller) -> usize {
     addr
 }
 
-/// The same, out of the way of what is common.
+/// What malloc gives when there is no memory.
 #[cold]
 #[inline(never)]
-pub fn born_oddly(addr: usize, size: usize, sp: usize, fp: usize) -> usize {
-    born(addr, size, Caller { sp, fp })
+pub fn failed() -> usize {
+    bundled::failed();
+    0
 }
 
 #[inline(always)]
 fn track(addr: usize, size: usize, caller: Caller) {
     let usable = usable(addr);
     let Some(thread) = tls::current() else {
-        TRACKER.on_alloc(New { addr, size, usable, family: Family::Malloc, stack: None, chosen: Chosen::No });
+        TRACKER.on_alloc(New { addr, size, usable, family: caller.family, stack: None, chosen: Chosen::No });
         return;
     };
-    let mut asked = size;
-    let (caller, family) = match thread.operator.take() {
-        None => (caller, Family::Malloc),
+    let (caller, size) = match thread.operator.take() {
         // The note of an operator new that has called us: its caller's frame is near above ours. Any other note is stale:
         // an operator new of the program's own that did not allocate.
         Some(operator) if operator.has_called(caller.sp) => {
-            if operator.family == Family::NewAligned {
-                asked = operator.asked(size);
-            }
-            (Caller { sp: operator.sp, fp: operator.fp }, operator.family)
+            let Operator { sp, fp, family, .. } = operator;
+            let size = if family == Family::NewAligned { operator.asked(size) } else { size };
+            (Caller { sp, fp, family }, size)
         }
-        Some(_) => (caller, Family::Malloc),
+        _ => (caller, size),
     };
-    let size = asked;
+    let family = caller.family;
     let mean = state::SAMPLE.load(Relaxed);
     let wanted = mean != 0 && state::WANTED.wants(size);
     let seed = core::ptr::from_ref(thread) as u64;
@@ -208,8 +215,8 @@ fn intern(thread: &tls::Thread, trace: &Trace) -> Option<StackId> {
 }
 
 #[inline(never)]
-pub extern "C" fn malloc(size: usize, sp: usize, fp: usize) -> usize {
-    born(fresh(real::malloc(request(size)), 0), size, Caller { sp, fp })
+pub extern "C" fn malloc(size: usize, sp: usize, fp: usize, family: u32) -> usize {
+    born(fresh(real::malloc(request(size)), 0), size, Caller { sp, fp, family: Family::of(family) })
 }
 
 pub extern "C" fn calloc(count: usize, size: usize, sp: usize, fp: usize) -> usize {
@@ -219,12 +226,12 @@ pub extern "C" fn calloc(count: usize, size: usize, sp: usize, fp: usize) -> usi
         return none;
     };
     let addr = if total < 17 { real::calloc(1, request(total)) } else { real::calloc(count, size) };
-    born(addr, total, Caller { sp, fp })
+    born(addr, total, Caller::of_malloc(sp, fp))
 }
 
 pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usize {
     if old == 0 {
-        return malloc(size, sp, fp);
+        return malloc(size, sp, fp, Family::Malloc as u32);
     }
     if !state::on() {
         return real::realloc(old, request(size));
@@ -232,9 +239,9 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     let Some(cell) = TRACKER.live.get(old) else {
         TRACKER.unknown.fetch_add(1, Relaxed);
         misuse::unknown(old, Family::Malloc, || {
-            tls::current().and_then(|thread| stack_of_a_free(thread, Caller { sp, fp }))
+            tls::current().and_then(|thread| stack_of_a_free(thread, Caller::of_malloc(sp, fp)))
         });
-        return born(real::realloc(old, request(size)), size, Caller { sp, fp });
+        return born(real::realloc(old, request(size)), size, Caller::of_malloc(sp, fp));
     };
     // Out of the map before the real call, after which the address may be another thread's; until the new one is in the map a
     // snapshot finds both by `moving`.
@@ -251,7 +258,7 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     if new == 0 && size != 0 {
         TRACKER.live.set(old, cell);
     }
-    born(fresh(new, before), size, Caller { sp, fp });
+    born(fresh(new, before), size, Caller::of_malloc(sp, fp));
     if let Some(moving) = moving {
         moving.addr.store(0, Relaxed);
     }
@@ -286,7 +293,7 @@ pub extern "C" fn malloc_usable_size(addr: usize) -> usize {
 #[inline(always)]
 fn dies(addr: usize, caller: Caller) -> bool {
     // Also of no block: the note of an operator delete must not wait for the next free from there.
-    let by = tls::current().and_then(|thread| thread.operator.take());
+    let by = freed_by(caller);
     if addr == 0 || !state::on() {
         return true;
     }
@@ -298,14 +305,17 @@ fn dies(addr: usize, caller: Caller) -> bool {
     true
 }
 
-/// Whether a free is as it should be, of a block with this cell, which has been taken out of the map, by this operator.
-fn look_at_free(addr: usize, by: Option<tls::Operator>, cell: Option<Cell>, caller: Caller) {
-    let by = match by {
-        Some(operator) if operator.deletes && operator.sp == caller.sp => Some(operator.family),
-        // An operator delete that calls free from a frame of its own says nothing of the family.
-        Some(operator) if operator.deletes => None,
-        _ => Some(Family::Malloc),
-    };
+/// The family whose function frees; `None`: an operator delete that calls free from a frame of its own says nothing of it.
+#[inline(always)]
+fn freed_by(caller: Caller) -> Option<Family> {
+    match tls::current().and_then(|thread| thread.operator.take()) {
+        Some(operator) if operator.deletes => (operator.sp == caller.sp).then_some(operator.family),
+        _ => Some(caller.family),
+    }
+}
+
+/// Whether a free is as it should be, of a block with this cell, which has been taken out of the map, by this family.
+fn look_at_free(addr: usize, by: Option<Family>, cell: Option<Cell>, caller: Caller) {
     let here = || tls::current().and_then(|thread| stack_of_a_free(thread, caller));
     match cell {
         None => {
@@ -320,29 +330,39 @@ fn look_at_free(addr: usize, by: Option<tls::Operator>, cell: Option<Cell>, call
     }
 }
 
-/// The free of a block that the map does not know, or whose family may be another one.
+/// The free of a block that the map does not know, or whose family may be another one, or of none.
 #[cold]
 #[inline(never)]
-pub fn free_oddly(addr: usize, by: Option<tls::Operator>, cell: Option<Cell>, sp: usize, fp: usize) {
-    look_at_free(addr, by, cell, Caller { sp, fp });
+pub fn free_oddly(addr: usize, cell: Option<Cell>, caller: Caller) {
+    let by = freed_by(caller);
+    if addr != 0 {
+        look_at_free(addr, by, cell, caller);
+    }
     real::free(addr);
 }
 
 #[inline(never)]
 pub extern "C" fn free(addr: usize, sp: usize, fp: usize) {
-    if dies(addr, Caller { sp, fp }) {
+    if dies(addr, Caller::of_malloc(sp, fp)) {
+        real::free(addr);
+    }
+}
+
+/// An operator delete that does no more than to free.
+pub extern "C" fn delete(addr: usize, sp: usize, fp: usize, family: u32) {
+    if dies(addr, Caller { sp, fp, family: Family::of(family) }) {
         real::free(addr);
     }
 }
 
 pub extern "C" fn free_sized(addr: usize, size: usize, sp: usize, fp: usize) {
-    if dies(addr, Caller { sp, fp }) {
+    if dies(addr, Caller::of_malloc(sp, fp)) {
         real::free_sized(addr, request(size));
     }
 }
 
 pub extern "C" fn free_aligned_sized(addr: usize, align: usize, size: usize, sp: usize, fp: usize) {
-    if dies(addr, Caller { sp, fp }) {
+    if dies(addr, Caller::of_malloc(sp, fp)) {
         real::free_aligned_sized(addr, align, request_aligned(align, size));
     }
 }
@@ -353,25 +373,25 @@ pub unsafe extern "C" fn posix_memalign(out: *mut usize, align: usize, size: usi
     let result = real::posix_memalign(out, align, request(size));
     if result == 0 {
         // SAFETY: posix_memalign has just written the block's address there.
-        born(fresh(unsafe { *out }, 0), size, Caller { sp, fp });
+        born(fresh(unsafe { *out }, 0), size, Caller::of_malloc(sp, fp));
     }
     result
 }
 
 pub extern "C" fn aligned_alloc(align: usize, size: usize, sp: usize, fp: usize) -> usize {
-    born(fresh(real::aligned_alloc(align, request_aligned(align, size)), 0), size, Caller { sp, fp })
+    born(fresh(real::aligned_alloc(align, request_aligned(align, size)), 0), size, Caller::of_malloc(sp, fp))
 }
 
 pub extern "C" fn memalign(align: usize, size: usize, sp: usize, fp: usize) -> usize {
-    born(fresh(real::memalign(align, request(size)), 0), size, Caller { sp, fp })
+    born(fresh(real::memalign(align, request(size)), 0), size, Caller::of_malloc(sp, fp))
 }
 
 pub extern "C" fn valloc(size: usize, sp: usize, fp: usize) -> usize {
-    born(fresh(real::valloc(request(size)), 0), size, Caller { sp, fp })
+    born(fresh(real::valloc(request(size)), 0), size, Caller::of_malloc(sp, fp))
 }
 
 pub extern "C" fn pvalloc(size: usize, sp: usize, fp: usize) -> usize {
-    born(fresh(real::pvalloc(request(size)), 0), size, Caller { sp, fp })
+    born(fresh(real::pvalloc(request(size)), 0), size, Caller::of_malloc(sp, fp))
 }
 
 /// An operator new or delete (`what` as in [`tls::Note`]) has been called; the real one is entered next, at the same stack

@@ -21,6 +21,7 @@ mod kernel;
 mod ledger;
 mod misuse;
 mod modules;
+mod operators;
 mod own;
 mod real;
 mod regions;

@@ -130,14 +130,19 @@ functions! {
     DELETE_ARRAY_ALIGNED_NOTHROW, "_ZdaPvSt11align_val_tRKSt9nothrow_t";
 }
 
+/// The C++ operators: the address of each real one, 0 if there is none yet, and its name.
+pub fn operators() -> impl Iterator<Item = (usize, &'static CStr)> {
+    operator_slots().map(|(slot, name)| (slot.load(Relaxed), *name))
+}
+
+fn operator_slots() -> impl Iterator<Item = &'static (&'static AtomicUsize, &'static CStr)> {
+    ALL.iter().filter(|(_, name)| name.to_bytes().starts_with(b"_Z"))
+}
+
 /// An allocator may have operators of its own, which do not come to our malloc: they are forgotten, and those of the C++ runtime
 /// found instead at their first use, which do.
 pub fn forget_operators_in(file: AddrRange) {
-    for (slot, _) in ALL.iter().filter(|(_, name)| name.to_bytes().starts_with(b"_Z")) {
-        if file.contains(slot.load(Relaxed)) {
-            slot.store(0, Relaxed);
-        }
-    }
+    operator_slots().filter(|(slot, _)| file.contains(slot.load(Relaxed))).for_each(|(slot, _)| slot.store(0, Relaxed));
 }
 
 /// The C++ operator of `slot`, whose library was loaded after us and out of our sight (by a dlopen with RTLD_LOCAL).

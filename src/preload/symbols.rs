@@ -130,13 +130,25 @@ impl Search {
 
     /// Whether dlsym with RTLD_NEXT may find the name: a file other than ours defines it, or has no table that would tell.
     pub fn may_exist(&self, name: &CStr) -> bool {
-        let bytes = name.to_bytes();
-        let hash = bytes.iter().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)));
+        let hash = hash(name);
         // SAFETY: the tables of loaded files.
-        let defines = |table: &Table| unsafe { table.defines(bytes, hash) };
+        let defines = |table: &Table| unsafe { table.defines(name, hash) };
         self.tables[..self.count].iter().any(defines)
             || self.count == CACHED && tables().skip(CACHED).any(|table| defines(&table))
     }
+}
+
+/// Whether the name may have a definition that the program finds before ours.
+pub fn may_come_before_us(name: &CStr) -> bool {
+    let (ours, hash) = (own::data(), hash(name));
+    let before = files().take_while(|file| !ours.contains(file.dynamic()));
+    // SAFETY: as in `Search::may_exist`.
+    before.map(|file| Table::of(file.0)).any(|table| unsafe { table.defines(name, hash) })
+}
+
+/// The one that `DT_GNU_HASH` is made of.
+fn hash(name: &CStr) -> u32 {
+    name.to_bytes().iter().fold(5381, |hash, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)))
 }
 
 /// Of all files but ours.
@@ -172,7 +184,7 @@ impl Table {
     ///
     /// # Safety
     /// The file is loaded.
-    unsafe fn defines(&self, name: &[u8], hash: u32) -> bool {
+    unsafe fn defines(&self, name: &CStr, hash: u32) -> bool {
         let Self { hash: table, symbols, strings } = *self;
         if table == 0 || symbols == 0 || strings == 0 {
             return true;
@@ -199,7 +211,7 @@ impl Table {
                     let symbol = symbols + at as usize * 24;
                     let text = (strings + *(symbol as *const u32) as usize) as *const c_char;
                     let section = *((symbol + 6) as *const u16);
-                    if section != 0 && CStr::from_ptr(text).to_bytes() == name {
+                    if section != 0 && CStr::from_ptr(text) == name {
                         return true;
                     }
                 }

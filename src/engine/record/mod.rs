@@ -80,7 +80,6 @@ impl Tracker {
     }
 
     /// A block is born.
-    #[inline]
     pub fn on_alloc(&self, new: New) {
         let slack = new.usable.wrapping_sub(new.size);
         let elsewhere = new.chosen == Chosen::Sampled || slack >= SLACK_ELSEWHERE as usize;
@@ -93,8 +92,22 @@ impl Tracker {
         }
     }
 
+    /// The same in fewer instructions, for a block all of which fits in its cell and that was not chosen. `false` if it does not: then
+    /// nothing has been done.
+    ///
+    /// # Safety
+    /// As for [`LiveMap::set_ready`].
+    #[inline(always)]
+    pub unsafe fn on_alloc_ready(&self, new: New) -> bool {
+        let slack = new.usable.wrapping_sub(new.size);
+        slack < SLACK_ELSEWHERE as usize && {
+            let cell = Cell::new(new.family, self.epoch.load(Relaxed), slack as u32, new.stack);
+            // SAFETY: by this function's own contract.
+            unsafe { self.live.set_ready(new.addr, cell) }
+        }
+    }
+
     /// What has no room in a cell. A block that was chosen has a record, so that those are found again.
-    #[inline(never)]
     fn note(&self, addr: usize, size: usize, usable: usize, chosen: Chosen, cell: Cell) {
         if chosen == Chosen::No
             && self.spare_is_ours.load(Relaxed)

@@ -91,7 +91,7 @@ pub const fn unmangled(word: usize, _: usize) -> usize {
 }
 
 macro_rules! export {
-    ($($name:literal => $target:path, $sp:literal, $fp:literal;)+) => {
+    ($($name:literal => $target:path, $sp:literal, $fp:literal, $call:literal;)+) => {
         $(const _: () = {
             /// # Safety
             /// As the C function of that name.
@@ -105,7 +105,7 @@ macro_rules! export {
                     ".cfi_def_cfa_offset 16", ".cfi_offset 29, -16", ".cfi_offset 30, -8",
                     "mov x29, sp",
                     concat!("add ", $sp, ", sp, #8"),
-                    "bl {target}",
+                    $call,
                     "ldp x29, x30, [sp], #16",
                     ".cfi_def_cfa_offset 0", ".cfi_restore 29", ".cfi_restore 30",
                     "ret",
@@ -122,19 +122,20 @@ use crate::interpose as to;
 // name => entered function, the argument registers that take the return address's place and x29 (those after the real
 // arguments).
 export! {
-    "malloc" => crate::fast::malloc, "x1", "x2";
-    "calloc" => to::calloc, "x2", "x3";
-    "realloc" => to::realloc, "x2", "x3";
-    "reallocarray" => to::reallocarray, "x3", "x4";
-    "free" => crate::fast::free, "x1", "x2";
-    "cfree" => crate::fast::free, "x1", "x2";
-    "free_sized" => to::free_sized, "x2", "x3";
-    "free_aligned_sized" => to::free_aligned_sized, "x3", "x4";
-    "posix_memalign" => to::posix_memalign, "x3", "x4";
-    "aligned_alloc" => to::aligned_alloc, "x2", "x3";
-    "memalign" => to::memalign, "x2", "x3";
-    "valloc" => to::valloc, "x1", "x2";
-    "pvalloc" => to::pvalloc, "x1", "x2";
+    "calloc" => to::calloc, "x2", "x3", "bl {target}";
+    "realloc" => to::realloc, "x2", "x3", "bl {target}";
+    "reallocarray" => to::reallocarray, "x3", "x4", "bl {target}";
+    "free_sized" => to::free_sized, "x2", "x3", "bl {target}";
+    "free_aligned_sized" => to::free_aligned_sized, "x3", "x4", "bl {target}";
+    "posix_memalign" => to::posix_memalign, "x3", "x4", "bl {target}";
+    "aligned_alloc" => to::aligned_alloc, "x2", "x3", "bl {target}";
+    "memalign" => to::memalign, "x2", "x3", "bl {target}";
+    "valloc" => to::valloc, "x1", "x2", "bl {target}";
+    "pvalloc" => to::pvalloc, "x1", "x2", "bl {target}";
+    // The same, by the function's address; malloc's family is 0.
+    "malloc" => crate::fast::MALLOC, "x1", "x2", "mov w3, #0; adrp x9, {target}; ldr x9, [x9, :lo12:{target}]; blr x9";
+    "free" => crate::fast::FREE, "x1", "x2", "mov w3, #0; adrp x9, {target}; ldr x9, [x9, :lo12:{target}]; blr x9";
+    "cfree" => crate::fast::FREE, "x1", "x2", "mov w3, #0; adrp x9, {target}; ldr x9, [x9, :lo12:{target}]; blr x9";
 }
 
 /// mmap and sbrk: as they are, then a note of what they gave, how long it is, and who asked.
@@ -213,6 +214,9 @@ export_open! {
     "dlopen", DLOPEN, "w1" => crate::deepbind::opening;
     "dlmopen", DLMOPEN, "w2" => crate::deepbind::opening_apart;
 }
+
+/// Operators go by the C++ runtime's.
+pub const CAN_BE_DIRECT: bool = false;
 
 /// operator new: notes from where it was called, and calls the real one, which calls malloc or aligned_alloc, where the note
 /// is used. An exception passes by the frame's unwind table.

@@ -99,7 +99,7 @@ pub const fn unmangled(word: usize, guard: usize) -> usize {
 }
 
 macro_rules! export {
-    ($($name:literal => $target:path, $sp:literal, $fp:literal;)+) => {
+    ($($name:literal => $target:path, $sp:literal, $fp:literal, $jump:literal;)+) => {
         $(const _: () = {
             /// # Safety
             /// As the C function of that name.
@@ -107,7 +107,7 @@ macro_rules! export {
             #[unsafe(export_name = $name)]
             unsafe extern "C" fn entry() {
                 naked_asm!(
-                    concat!("mov ", $sp, ", rsp"), concat!("mov ", $fp, ", rbp"), "jmp {target}",
+                    concat!("mov ", $sp, ", rsp"), concat!("mov ", $fp, ", rbp"), $jump,
                     target = sym $target
                 )
             }
@@ -119,19 +119,20 @@ use crate::interpose as to;
 
 // name => entered function, the argument registers that take the stack pointer and rbp (those after the real arguments).
 export! {
-    "malloc" => crate::fast::malloc, "rsi", "rdx";
-    "calloc" => to::calloc, "rdx", "rcx";
-    "realloc" => to::realloc, "rdx", "rcx";
-    "reallocarray" => to::reallocarray, "rcx", "r8";
-    "free" => crate::fast::free, "rsi", "rdx";
-    "cfree" => crate::fast::free, "rsi", "rdx";
-    "free_sized" => to::free_sized, "rdx", "rcx";
-    "free_aligned_sized" => to::free_aligned_sized, "rcx", "r8";
-    "posix_memalign" => to::posix_memalign, "rcx", "r8";
-    "aligned_alloc" => to::aligned_alloc, "rdx", "rcx";
-    "memalign" => to::memalign, "rdx", "rcx";
-    "valloc" => to::valloc, "rsi", "rdx";
-    "pvalloc" => to::pvalloc, "rsi", "rdx";
+    "calloc" => to::calloc, "rdx", "rcx", "jmp {target}";
+    "realloc" => to::realloc, "rdx", "rcx", "jmp {target}";
+    "reallocarray" => to::reallocarray, "rcx", "r8", "jmp {target}";
+    "free_sized" => to::free_sized, "rdx", "rcx", "jmp {target}";
+    "free_aligned_sized" => to::free_aligned_sized, "rcx", "r8", "jmp {target}";
+    "posix_memalign" => to::posix_memalign, "rcx", "r8", "jmp {target}";
+    "aligned_alloc" => to::aligned_alloc, "rdx", "rcx", "jmp {target}";
+    "memalign" => to::memalign, "rdx", "rcx", "jmp {target}";
+    "valloc" => to::valloc, "rsi", "rdx", "jmp {target}";
+    "pvalloc" => to::pvalloc, "rsi", "rdx", "jmp {target}";
+    // The same, by the function's address; malloc's family is 0.
+    "malloc" => crate::fast::MALLOC, "rsi", "rdx", "xor ecx, ecx; jmp qword ptr [rip + {target}]";
+    "free" => crate::fast::FREE, "rsi", "rdx", "jmp qword ptr [rip + {target}]";
+    "cfree" => crate::fast::FREE, "rsi", "rdx", "jmp qword ptr [rip + {target}]";
 }
 
 /// mmap and sbrk: as they are, then a note of what they gave, how long it is, and who asked.
@@ -202,11 +203,15 @@ export_open! {
     "dlmopen", DLMOPEN, "edx", "8" => crate::deepbind::opening_apart;
 }
 
-/// operator new: notes from where it was called, and jumps to the real one, which calls malloc or aligned_alloc, where the
-/// note is used. No frame of ours stands in between, so exceptions, new_handler and a program's own operator new are as
-/// without us. rax is free at a function's entry for non-variadic functions.
-macro_rules! export_new {
-    ($($name:literal, $real:ident, $family:literal;)+) => {
+/// Operators can do without the C++ runtime's.
+pub const CAN_BE_DIRECT: bool = true;
+
+/// operator new and delete. Where the real ones are the C++ runtime's (`fast::DIRECT`), those of no alignment do what these do: malloc,
+/// free. If there is no memory, or the real ones are others: notes from where it was called, and jumps to the real one, which calls
+/// malloc, aligned_alloc or free, where the note is used. No frame of ours stands in between, so exceptions, new_handler and a
+/// program's own operator new are as without us. rax is free at a function's entry for non-variadic functions.
+macro_rules! export_operators {
+    ($($name:literal, $real:ident, $family:literal, [$($direct:expr),*];)+) => {
         $(const _: () = {
             /// # Safety
             /// As the C++ operator of that name.
@@ -214,7 +219,9 @@ macro_rules! export_new {
             #[unsafe(export_name = $name)]
             unsafe extern "C" fn entry() {
                 naked_asm!(
-                    "mov r10, qword ptr [rip + leakscan_thread_word@GOTTPOFF]", "mov r10, qword ptr fs:[r10]",
+                    ".cfi_startproc",
+                    $($direct,)*
+                    "6: mov r10, qword ptr [rip + leakscan_thread_word@GOTTPOFF]", "mov r10, qword ptr fs:[r10]",
                     // 0: the thread's first call; 1: its end.
                     "cmp r10, 2", "jb 4f",
                     // The array and nothrow forms call the plain ones: the outer call, near above, is the program's.
@@ -226,16 +233,53 @@ macro_rules! export_new {
                     "3:", "mov rax, qword ptr [rip + {real}]", "test rax, rax", "jz 5f", "jmp rax",
                     "4:", "mov r10, rsp", "mov r11, rbp", concat!("mov eax, ", $family), "call {note}", "jmp 3b",
                     "5:", "lea rax, [rip + {real}]", "call {late}", "jmp rax",
+                    ".cfi_endproc",
+                    "/* {direct} {malloc} {delete} */",
                     sp = const offset_of!(Thread, operator) + offset_of!(Note, sp),
                     fp = const offset_of!(Thread, operator) + offset_of!(Note, fp),
                     what = const offset_of!(Thread, operator) + offset_of!(Note, what),
                     size = const offset_of!(Thread, operator) + offset_of!(Note, size),
                     note = sym note_operator,
                     late = sym late_operator,
-                    real = sym crate::real::$real
+                    real = sym crate::real::$real,
+                    direct = sym crate::fast::DIRECT,
+                    malloc = sym crate::fast::MALLOC,
+                    delete = sym crate::fast::DELETE,
                 )
             }
         };)+
+    };
+}
+
+/// Operator new of no bytes is one of 1.
+macro_rules! export_new {
+    ($($name:literal, $real:ident, $family:literal;)+) => {
+        export_operators! {
+            $($name, $real, $family, [
+                "cmp byte ptr [rip + {direct}], 0", "je 6f",
+                "lea rax, [rsp]",
+                "push rsi", ".cfi_adjust_cfa_offset 8", "push rdi", ".cfi_adjust_cfa_offset 8",
+                "sub rsp, 8", ".cfi_adjust_cfa_offset 8",
+                "cmp rdi, 1", "adc rdi, 0",
+                "mov rsi, rax", "mov rdx, rbp", concat!("mov ecx, ", $family),
+                "call qword ptr [rip + {malloc}]",
+                "test rax, rax", "jz 7f",
+                "add rsp, 24", ".cfi_adjust_cfa_offset -24", "ret",
+                ".cfi_adjust_cfa_offset 24",
+                "7: add rsp, 8", ".cfi_adjust_cfa_offset -8",
+                "pop rdi", ".cfi_adjust_cfa_offset -8", "pop rsi", ".cfi_adjust_cfa_offset -8"
+            ];)+
+        }
+    };
+}
+macro_rules! export_delete {
+    ($($name:literal, $real:ident, $what:literal, $family:literal;)+) => {
+        export_operators! {
+            $($name, $real, $what, [
+                "cmp byte ptr [rip + {direct}], 0", "je 6f",
+                "mov rsi, rsp", "mov rdx, rbp", concat!("mov ecx, ", $family), "jmp qword ptr [rip + {delete}]"
+            ];)+
+        }
     };
 }
 
@@ -244,22 +288,26 @@ export_new! {
     "_ZnwmRKSt9nothrow_t", NEW_NOTHROW, "1";
     "_Znam", NEW_ARRAY, "2";
     "_ZnamRKSt9nothrow_t", NEW_ARRAY_NOTHROW, "2";
-    "_ZnwmSt11align_val_t", NEW_ALIGNED, "3";
-    "_ZnwmSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED_NOTHROW, "3";
-    "_ZnamSt11align_val_t", NEW_ARRAY_ALIGNED, "3";
-    "_ZnamSt11align_val_tRKSt9nothrow_t", NEW_ARRAY_ALIGNED_NOTHROW, "3";
-    "_ZdlPv", DELETE, "9";
-    "_ZdlPvm", DELETE_SIZED, "9";
-    "_ZdlPvRKSt9nothrow_t", DELETE_NOTHROW, "9";
-    "_ZdaPv", DELETE_ARRAY, "10";
-    "_ZdaPvm", DELETE_ARRAY_SIZED, "10";
-    "_ZdaPvRKSt9nothrow_t", DELETE_ARRAY_NOTHROW, "10";
-    "_ZdlPvSt11align_val_t", DELETE_ALIGNED, "11";
-    "_ZdlPvmSt11align_val_t", DELETE_SIZED_ALIGNED, "11";
-    "_ZdlPvSt11align_val_tRKSt9nothrow_t", DELETE_ALIGNED_NOTHROW, "11";
-    "_ZdaPvSt11align_val_t", DELETE_ARRAY_ALIGNED, "11";
-    "_ZdaPvmSt11align_val_t", DELETE_ARRAY_SIZED_ALIGNED, "11";
-    "_ZdaPvSt11align_val_tRKSt9nothrow_t", DELETE_ARRAY_ALIGNED_NOTHROW, "11";
+}
+export_operators! {
+    "_ZnwmSt11align_val_t", NEW_ALIGNED, "3", [];
+    "_ZnwmSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED_NOTHROW, "3", [];
+    "_ZnamSt11align_val_t", NEW_ARRAY_ALIGNED, "3", [];
+    "_ZnamSt11align_val_tRKSt9nothrow_t", NEW_ARRAY_ALIGNED_NOTHROW, "3", [];
+}
+export_delete! {
+    "_ZdlPv", DELETE, "9", "1";
+    "_ZdlPvm", DELETE_SIZED, "9", "1";
+    "_ZdlPvRKSt9nothrow_t", DELETE_NOTHROW, "9", "1";
+    "_ZdaPv", DELETE_ARRAY, "10", "2";
+    "_ZdaPvm", DELETE_ARRAY_SIZED, "10", "2";
+    "_ZdaPvRKSt9nothrow_t", DELETE_ARRAY_NOTHROW, "10", "2";
+    "_ZdlPvSt11align_val_t", DELETE_ALIGNED, "11", "3";
+    "_ZdlPvmSt11align_val_t", DELETE_SIZED_ALIGNED, "11", "3";
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t", DELETE_ALIGNED_NOTHROW, "11", "3";
+    "_ZdaPvSt11align_val_t", DELETE_ARRAY_ALIGNED, "11", "3";
+    "_ZdaPvmSt11align_val_t", DELETE_ARRAY_SIZED_ALIGNED, "11", "3";
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t", DELETE_ARRAY_ALIGNED_NOTHROW, "11", "3";
 }
 
 /// Keeps the three argument registers, and calls `to::note_operator(family, sp, rbp)`.
