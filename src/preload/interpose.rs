@@ -8,7 +8,6 @@ use crate::{bundled, forget, misuse, real, state, tls, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
-use leakscan_engine::record::depot::MAX_DEPTH;
 use leakscan_engine::record::live_map::{Cell, Family, SLACK_ELSEWHERE};
 use leakscan_engine::record::{Chosen, New, TRAILER};
 use leakscan_engine::unwind::Start;
@@ -139,11 +138,28 @@ pub fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
     // SAFETY: `caller.sp` is the stack pointer at our entry, where the call instruction has put the return address.
     let pc = unsafe { *(caller.sp as *const usize) };
     let start = Start { pc, sp: caller.sp + 8, fp: caller.fp };
-    let depth = state::DEPTH.load(Relaxed) as usize;
+    // SAFETY: we are the thread, and hold `walking`; `start` is the state of our caller, whose frame is live until we return.
+    let id = unsafe {
+        let depth = state::DEPTH.load(Relaxed) as usize;
+        let known =
+            thread.memo_so_far().and_then(|mut memo| UNWINDER.recall(memo.as_mut(), &thread.nodes, start, depth));
+        if known.is_some() && state::UNWIND_CHECK.load(Relaxed) == 0 { known } else { unknown(thread, start, known) }
+    };
+    thread.walking.set(false);
+    id
+}
+
+/// A stack that the memo does not know, or of which what it says (`known`) is to be checked.
+///
+/// # Safety
+/// As for [`leakscan_engine::unwind::Unwinder::walk`], of the thread, which is the caller's and holds `walking`.
+#[inline(never)]
+unsafe fn unknown(thread: &tls::Thread, start: Start, known: Option<StackId>) -> Option<StackId> {
+    let (own, depth) = (thread.stack.get(), state::DEPTH.load(Relaxed) as usize);
     // SAFETY: `walking` keeps every other user of this thread's buffer away.
     let trace: &mut Trace = unsafe { &mut *thread.trace.as_ptr() };
-    let (own, depth) = (thread.stack.get(), depth.min(MAX_DEPTH));
-    // SAFETY: we are the thread, and hold `walking`; `start` is the state of our caller, whose frame is live until we return.
+    let checked = state::UNWIND_CHECK.load(Relaxed) != 0;
+    // SAFETY: by this function's own contract.
     let id = unsafe {
         match thread.memo() {
             None => {
@@ -151,9 +167,8 @@ pub fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
                 thread.remembered(trace.hash).and_then(StackId::new).or_else(|| intern(thread, trace))
             }
             Some(mut memo) => {
-                let memo = memo.as_mut();
-                let id = UNWINDER.recall(memo, start, depth).or_else(|| pieced(thread, memo, start, depth, trace));
-                if state::UNWIND_CHECK.load(Relaxed) != 0 {
+                let id = known.or_else(|| pieced(thread, memo.as_mut(), start, depth, trace));
+                if checked {
                     UNWINDER.walk(start, own, depth, &thread.nodes, trace);
                     crate::check::recalled(id, trace);
                 }
@@ -161,10 +176,9 @@ pub fn stack(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
             }
         }
     };
-    if state::UNWIND_CHECK.load(Relaxed) != 0 {
-        crate::check::compare(pc, caller.sp + 8, trace);
+    if checked {
+        crate::check::compare(start.pc, start.sp, trace);
     }
-    thread.walking.set(false);
     id
 }
 
@@ -196,7 +210,7 @@ unsafe fn pieced(
                 return Some(id);
             }
             // SAFETY: as above.
-            unsafe { UNWINDER.walk(start, own, depth, &thread.nodes, trace) };
+            unsafe { UNWINDER.walk_again(memo, start, own, depth, &thread.nodes, trace) };
         }
         intern(thread, trace)
     });

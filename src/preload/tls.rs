@@ -149,10 +149,14 @@ const MEMOS: u32 = 1024;
 static MEMOS_MADE: AtomicU32 = AtomicU32::new(0);
 
 impl Thread {
-    /// The thread's memo of stacks: never unmapped, and only for the thread itself, while it holds `walking`.
-    #[inline]
+    /// The thread's memo of stacks, if it has one already: never unmapped, and only for the thread itself, while it holds `walking`.
+    #[inline(always)]
+    pub fn memo_so_far(&self) -> Option<NonNull<Memo>> {
+        NonNull::new(self.memo.get() as *mut Memo)
+    }
+    /// The same, made if it is time for it.
     pub fn memo(&self) -> Option<NonNull<Memo>> {
-        NonNull::new(self.memo.get() as *mut Memo).or_else(|| self.warm_up())
+        self.memo_so_far().or_else(|| self.warm_up())
     }
 
     #[inline(never)]

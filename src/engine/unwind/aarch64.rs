@@ -90,6 +90,10 @@ impl Rule {
     pub(super) const fn is_end(self) -> bool {
         self.kind() == Kind::End as u64
     }
+    /// The return address has no place that the stack pointer tells.
+    pub(super) const fn is_plain(self) -> bool {
+        false
+    }
     /// Where the caller's frame is depends on the frame pointer.
     pub(super) const fn uses_fp(self) -> bool {
         matches!(self.kind(), FP | NO_TABLE)

@@ -13,11 +13,13 @@
 #![allow(unsafe_code)] // reads the live stack
 
 use super::arch::{Registers, Rule};
+use super::last::Last;
 use super::walk::{NodeCache, Trace};
 use super::{OwnStack, Start, Unwinder};
 use crate::StackId;
 use crate::arena::Zeroed;
 use crate::record::depot::{MAX_DEPTH, POWERS};
+use core::sync::atomic::Ordering::Relaxed;
 
 const ENTRIES: usize = 4096;
 /// States that were missed once: only the second time is a stack kept, so that passing ones do not push others out.
@@ -28,26 +30,36 @@ const PATIENCE: u8 = 64;
 /// A frame needs three at most.
 const MOST: usize = 3 * MAX_DEPTH;
 
-/// What must be found at a place for the stack to be the same.
+/// What must be found at a place for the stack to be the same. (Entries are found by their stack pointer: the same stack has the same
+/// addresses.)
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Check {
     value: usize,
+    /// An address in the stack, or that of [`NodeCache::fp`].
+    place: usize,
     /// The hash of all frames of the entry up to this one.
     hash: u64,
-    /// From the entry's stack pointer, a multiple of 8, and the [`Kind`] in its low bits.
-    place: u32,
-    /// Where the frame pointer of the frame behind this return address lies; [`REGISTER`] if it was never saved.
-    fp: u32,
+    /// Bit 0: no return address, but a word that says where a frame lies. Bits 3 to 47: where the frame pointer of the frame behind this
+    /// return address lies; 0 if it was never saved. Above: the frames up to this one.
+    about: usize,
 }
 
-/// The word there is a return address.
-const RETURN: u32 = 0;
-/// The word there lies `value` above the entry's stack pointer.
-const RELATIVE: u32 = 1;
-/// The frame pointer register does.
-const OF_REGISTER: u32 = 2;
-const REGISTER: u32 = u32::MAX;
+impl Check {
+    const WORD: usize = 1;
+    const FRAMES: u32 = 48;
+
+    const fn fp_from(&self) -> usize {
+        self.about & ((1 << Self::FRAMES) - 8)
+    }
+    const fn frames(&self) -> usize {
+        self.about >> Self::FRAMES
+    }
+    /// Something else is there.
+    const fn fails(&self, at: usize) -> Verified {
+        if self.about & Self::WORD == 0 { Verified::Until(at) } else { Verified::Moved }
+    }
+}
 
 /// A stack, or the outer part of one.
 #[derive(Clone, Copy)]
@@ -70,12 +82,24 @@ struct Entry {
     stamp: u32,
 }
 
+impl Entry {
+    /// The frames that stand if these checks do, `room` at most, and their hash: the state's own, and those behind the return addresses.
+    #[inline(always)]
+    fn up_to(&self, checks: &[Check], room: usize) -> (usize, u64) {
+        match checks.iter().rfind(|check| check.frames() <= room) {
+            Some(check) => (check.frames(), check.hash),
+            None => (1, self.first_hash),
+        }
+    }
+}
+
 /// One thread's. About 1.8 MiB of address space; only what is used is ever touched.
 #[repr(C)]
 pub struct Memo {
     entries: [Entry; ENTRIES],
     missed: [u32; MISSED],
     checks: [Check; CHECKS],
+    last: Last,
     used: usize,
     /// Entries with another one are empty.
     stamp: u32,
@@ -99,6 +123,7 @@ impl Memo {
     fn empty(&mut self, generation: u32) {
         self.stamp = self.stamp.wrapping_add(1).max(1);
         self.used = 0;
+        self.last.empty();
         self.generation = generation;
     }
 
@@ -143,55 +168,46 @@ unsafe fn read(addr: usize) -> usize {
 }
 
 /// # Safety
-/// `checks` belong to an entry of the state `sp`, `fp` of a live frame.
+/// `checks` belong to an entry of the state of a live frame, whose frame pointer is in the thread's [`NodeCache::fp`].
 #[inline(always)]
-unsafe fn verify(checks: &[Check], sp: usize, fp: usize) -> Verified {
-    for (at, check) in checks.iter().enumerate() {
-        let kind = check.place & 7;
-        if kind == RETURN {
-            // SAFETY: all checks before were passed, so the slot is where the tables say.
-            if unsafe { read(sp + check.place as usize) } != check.value {
-                return Verified::Until(at);
-            }
-            continue;
+unsafe fn verify(checks: &[Check]) -> Verified {
+    // SAFETY: all checks before were passed, so the word is where the tables say.
+    let holds = |check: &Check| unsafe { read(check.place) } == check.value;
+    let (pairs, rest) = checks.as_chunks::<2>();
+    for (at, [first, second]) in pairs.iter().enumerate() {
+        if !holds(first) {
+            return first.fails(at * 2);
         }
-        // SAFETY: as above.
-        if !unsafe { frame_pointer_holds(check, sp, fp) } {
-            return Verified::Moved;
+        if !holds(second) {
+            return second.fails(at * 2 + 1);
         }
     }
-    Verified::All
-}
-
-/// By itself, since most code keeps none, and the loop above is the hottest of all.
-///
-/// # Safety
-/// As for [`verify`].
-#[inline(never)]
-unsafe fn frame_pointer_holds(check: &Check, sp: usize, fp: usize) -> bool {
-    let kind = check.place & 7;
-    // SAFETY: by this function's own contract.
-    let word = if kind == OF_REGISTER { fp } else { unsafe { read(sp + (check.place & !7) as usize) } };
-    word == sp.wrapping_add(check.value)
+    match rest {
+        [check] if !holds(check) => check.fails(checks.len() - 1),
+        _ => Verified::All,
+    }
 }
 
 impl Unwinder {
     /// The id of the stack from `start`, if the memo has it as a whole.
     ///
     /// # Safety
-    /// `start` is the state of a live frame of the calling thread, whose memo this is.
+    /// `start` is the state of a live frame of the calling thread, whose memo and cache these are.
     #[inline(always)]
-    pub unsafe fn recall(&self, memo: &mut Memo, start: Start, depth: usize) -> Option<StackId> {
+    pub unsafe fn recall(&self, memo: &mut Memo, cache: &NodeCache, start: Start, depth: usize) -> Option<StackId> {
         if memo.generation != self.frames.generation() {
             return None;
         }
+        cache.fp.store(start.fp, Relaxed);
         let entry = &memo.entries[memo.find(start.pc, start.sp).ok()?];
         if !entry.whole && usize::from(entry.frames) != depth {
             return None;
         }
-        let checks = memo.checks.get(entry.at as usize..)?.get(..usize::from(entry.len))?;
+        // SAFETY: `fill` wrote so many checks there.
+        let checks =
+            unsafe { memo.checks.get_unchecked(entry.at as usize..entry.at as usize + usize::from(entry.len)) };
         // SAFETY: `start` is the entry's state.
-        let same = matches!(unsafe { verify(checks, start.sp, start.fp) }, Verified::All);
+        let same = matches!(unsafe { verify(checks) }, Verified::All);
         StackId::new(if same { entry.id } else { 0 })
     }
 
@@ -228,13 +244,14 @@ impl Unwinder {
                     return Pieced { hash, traced: whole, entry: entry.filter(|_| whole) };
                 }
             };
+            cache.fp.store(state.fp, Relaxed);
             let entry = memo.entries[at];
             let checks = &memo.checks[entry.at as usize..entry.at as usize + usize::from(entry.len)];
             // SAFETY: as above.
-            let (until, fresh) = match unsafe { verify(checks, state.sp, state.fp) } {
+            let (until, fresh) = match unsafe { verify(checks) } {
                 Verified::All => (checks.len(), None),
                 // SAFETY: the slot was read by `verify`.
-                Verified::Until(at) => (at, Some(unsafe { read(state.sp + checks[at].place as usize) })),
+                Verified::Until(at) => (at, Some(unsafe { read(checks[at].place) })),
                 Verified::Moved => break,
             };
             if until < checks.len() {
@@ -245,13 +262,7 @@ impl Unwinder {
                 }
             }
             // The frames that stand: the state's own, and those behind the return addresses before `until`.
-            let returns = checks[..until].iter().filter(|check| check.place & 7 == RETURN);
-            let room = depth - frames;
-            let (mut stand, mut part) = (1, entry.first_hash);
-            for check in returns.take(room - 1) {
-                stand += 1;
-                part = check.hash;
-            }
+            let (stand, part) = entry.up_to(&checks[..until], depth - frames);
             hash = hash.wrapping_add(POWERS[frames].wrapping_mul(part));
             frames += stand;
             let next = match fresh {
@@ -268,16 +279,34 @@ impl Unwinder {
             if pc < 4096 {
                 break;
             }
-            let fp = match check.fp {
-                REGISTER => state.fp,
+            let fp = match check.fp_from() {
+                0 => state.fp,
                 // SAFETY: the word lies in a frame that was verified.
-                place => unsafe { read(state.sp + place as usize) },
+                place => unsafe { read(place) },
             };
-            state = Start { pc, sp: state.sp + check.place as usize + 8, fp };
+            state = Start { pc, sp: check.place + 8, fp };
         }
         // SAFETY: as for this function.
-        unsafe { self.walk(start, stack, depth, cache, trace) };
+        unsafe { self.walk_again(memo, start, stack, depth, cache, trace) };
         Pieced { hash: trace.hash, traced: true, entry: None }
+    }
+
+    /// As [`Unwinder::walk`], along the stack that the thread walked before.
+    ///
+    /// # Safety
+    /// As for [`Unwinder::walk`]; `memo` is the calling thread's, and nobody else uses it meanwhile.
+    #[inline(never)]
+    pub unsafe fn walk_again(
+        &self,
+        memo: &mut Memo,
+        start: Start,
+        stack: OwnStack,
+        depth: usize,
+        cache: &NodeCache,
+        trace: &mut Trace,
+    ) {
+        // SAFETY: by this function's own contract.
+        unsafe { self.walk_with(start, stack, depth, cache, trace, &mut Nobody, Some(&mut memo.last)) };
     }
 
     #[allow(clippy::too_many_arguments)] // those of a walk, and where to keep it
@@ -294,18 +323,24 @@ impl Unwinder {
     ) -> Option<usize> {
         if !memo.missed_before(missed) {
             // SAFETY: by this function's own contract.
-            unsafe { self.walk(state, stack, depth, cache, trace) };
+            unsafe { self.walk_again(memo, state, stack, depth, cache, trace) };
             return None;
         }
         if memo.used + MOST > CHECKS {
             memo.empty(memo.generation);
         }
         let at = memo.used;
-        let mut recorder =
-            Recorder { sp: state.sp, checks: &mut memo.checks[at..at + MOST], used: 0, first_hash: None, lost: false };
+        let mut recorder = Recorder {
+            checks: &mut memo.checks[at..at + MOST],
+            register: (&raw const cache.fp).expose_provenance(),
+            used: 0,
+            frames: 1,
+            first_hash: None,
+            lost: false,
+        };
         // SAFETY: by this function's own contract.
-        let ended = unsafe { self.walk_with(state, stack, depth, cache, trace, &mut recorder) };
-        let (used, first_hash, lost) = (recorder.used, recorder.first_hash, recorder.lost);
+        let ended = unsafe { self.walk_with(state, stack, depth, cache, trace, &mut recorder, Some(&mut memo.last)) };
+        let Recorder { used, first_hash, lost, .. } = recorder;
         if lost || trace.unusual || used == 0 {
             return None;
         }
@@ -333,6 +368,9 @@ pub(super) trait Watch {
     /// A step by `rule` led from the registers `before` to `after`; the frames up to the one before have the hash `inner`, with
     /// the one that was reached `outer`.
     fn step(&mut self, rule: Rule, before: &Registers, after: &Registers, pc: usize, inner: u64, outer: u64);
+    /// The same of a step by a plain rule, to the frame whose return address, `pc`, lies at `slot`. Its frame pointer was read at
+    /// `fp_from`, or never (0).
+    fn frame(&mut self, slot: usize, fp_from: usize, pc: usize, inner: u64, outer: u64);
 }
 
 /// Watches nothing.
@@ -340,28 +378,28 @@ pub(super) struct Nobody;
 impl Watch for Nobody {
     #[inline(always)]
     fn step(&mut self, _: Rule, _: &Registers, _: &Registers, _: usize, _: u64, _: u64) {}
+    #[inline(always)]
+    fn frame(&mut self, _: usize, _: usize, _: usize, _: u64, _: u64) {}
 }
 
 /// Writes down what to check.
 struct Recorder<'m> {
-    sp: usize,
     checks: &'m mut [Check],
+    /// Where [`NodeCache::fp`] lies.
+    register: usize,
     used: usize,
+    frames: usize,
     first_hash: Option<u64>,
-    /// Something lies too far away.
+    /// There was no room.
     lost: bool,
 }
 
 impl Recorder<'_> {
-    fn place(&mut self, addr: usize, kind: u32) -> u32 {
-        let offset = addr.wrapping_sub(self.sp);
-        self.lost |= offset >= 1 << 31 || !offset.is_multiple_of(8);
-        offset as u32 | kind
-    }
-    fn push(&mut self, check: Check) {
+    #[inline(always)]
+    fn push(&mut self, value: usize, place: usize, hash: u64, about: usize) {
         match self.checks.get_mut(self.used) {
-            Some(place) => {
-                *place = check;
+            Some(check) => {
+                *check = Check { value, place, hash, about: about | self.frames << Check::FRAMES };
                 self.used += 1;
             }
             None => self.lost = true,
@@ -371,205 +409,23 @@ impl Recorder<'_> {
 
 impl Watch for Recorder<'_> {
     fn step(&mut self, rule: Rule, before: &Registers, after: &Registers, pc: usize, inner: u64, outer: u64) {
-        self.first_hash.get_or_insert(inner);
         if rule.uses_fp() {
-            let (addr, kind) = if before.fp_from == 0 { (self.sp, OF_REGISTER) } else { (before.fp_from, RELATIVE) };
-            let (place, value) = (self.place(addr, kind), before.fp.wrapping_sub(self.sp));
-            self.push(Check { value, hash: 0, place, fp: REGISTER });
+            let place = if before.fp_from == 0 { self.register } else { before.fp_from };
+            self.push(before.fp, place, inner, Check::WORD);
         }
         if let Some(slot) = rule.cfa_slot(before) {
-            let (place, value) = (self.place(slot, RELATIVE), after.sp.wrapping_sub(self.sp));
-            self.push(Check { value, hash: 0, place, fp: REGISTER });
+            self.push(after.sp, slot, inner, Check::WORD);
         }
-        let place = self.place(after.sp - 8, RETURN);
-        let fp = if after.fp_from == 0 { REGISTER } else { self.place(after.fp_from, 0) };
-        self.push(Check { value: pc, hash: outer, place, fp });
+        self.frame(after.sp - 8, after.fp_from, pc, inner, outer);
+    }
+
+    #[inline(always)]
+    fn frame(&mut self, slot: usize, fp_from: usize, pc: usize, inner: u64, outer: u64) {
+        self.first_hash.get_or_insert(inner);
+        self.frames += 1;
+        self.push(pc, slot, outer, fp_from);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::unwind::walk::tests::{UNWINDER, find};
-    use crate::{AddrRange, sys};
-    use proptest::prelude::*;
-    use std::hint::black_box;
-
-    struct Case {
-        memo: &'static mut Memo,
-        cache: &'static NodeCache,
-        recalled: usize,
-        pieced: usize,
-        depth: usize,
-    }
-
-    fn case(depth: usize) -> Case {
-        UNWINDER.set_find(find);
-        let [memo] = crate::arena::zeroed::<Memo>(1).unwrap() else { unreachable!() };
-        let [cache] = crate::arena::zeroed::<NodeCache>(1).unwrap() else { unreachable!() };
-        Case { memo, cache, recalled: 0, pieced: 0, depth }
-    }
-
-    /// Recalls this stack; whatever way it goes, the result is that of a walk. Ids stand for hashes.
-    #[inline(never)]
-    fn compare(case: &mut Case) {
-        let (sp, fp, pc): (usize, usize, usize);
-        // SAFETY: reads registers only; `pc` is the address of the next instruction.
-        unsafe {
-            core::arch::asm!("mov {}, rsp", "mov {}, rbp", "lea {}, [rip + 1]", out(reg) sp, out(reg) fp, out(reg) pc)
-        };
-        // SAFETY: this frame is live, and these are its registers.
-        unsafe { compare_from(case, Start { pc, sp, fp }, OwnStack { low: 0, high: (1 << 47) - 4096 }) };
-    }
-
-    /// # Safety
-    /// `start` is a live frame's state, or everything from its stack pointer to the end of `own` is readable.
-    unsafe fn compare_from(case: &mut Case, start: Start, own: OwnStack) {
-        let mut walked = Trace::new();
-        // SAFETY: by this function's own contract; the memo is used here only.
-        unsafe {
-            UNWINDER.walk(start, own, case.depth, case.cache, &mut walked);
-            let id = walked.hash as u32 | 1;
-            if let Some(known) = UNWINDER.recall(case.memo, start, case.depth) {
-                assert_eq!(known.get(), id & crate::record::live_map::MAX_STACKS);
-                case.recalled += 1;
-                return;
-            }
-            let mut trace = Trace::new();
-            let pieced = UNWINDER.piece_together(case.memo, start, own, case.depth, case.cache, &mut trace);
-            assert_eq!(pieced.hash, walked.hash);
-            assert!(!pieced.traced || trace.frames() == walked.frames());
-            case.memo.learn(&pieced, id & crate::record::live_map::MAX_STACKS);
-            case.pieced += 1;
-        }
-    }
-
-    /// Callers whose frames are of one size, so that the stack pointer says nothing of who called.
-    #[inline(never)]
-    fn left(case: &mut Case, turns: u32) {
-        descend(case, black_box(turns));
-        black_box(());
-    }
-    #[inline(never)]
-    fn right(case: &mut Case, turns: u32) {
-        black_box(());
-        descend(case, black_box(turns));
-    }
-    fn descend(case: &mut Case, turns: u32) {
-        match turns {
-            0..2 => compare(case),
-            _ if turns.is_multiple_of(2) => left(case, turns / 2),
-            _ => right(case, turns / 2),
-        }
-    }
-
-    /// A stack with nothing readable around it.
-    const WORDS: usize = 512;
-    fn guarded() -> AddrRange {
-        let range = crate::arena::map(3 * 4096).unwrap();
-        for guard in [range.start, range.start + 2 * 4096] {
-            // SAFETY: pages of the new mapping.
-            unsafe { sys::call(sys::nr::MPROTECT, [guard, 4096, sys::PROT_NONE, 0, 0, 0]) }.unwrap();
-        }
-        AddrRange::new(range.start + 4096, range.start + 2 * 4096)
-    }
-
-    /// Return addresses of real code, whose frames are of many shapes.
-    fn addresses() -> &'static [usize] {
-        static ADDRESSES: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
-        ADDRESSES.get_or_init(|| {
-            let mut addresses = Vec::new();
-            backtrace::trace(|frame| {
-                addresses.push(frame.ip() as usize);
-                true
-            });
-            for function in [guarded as *const () as usize, left as *const () as usize, compare as *const () as usize] {
-                addresses.extend((0..400).step_by(7).map(|inside| function + inside));
-            }
-            addresses.retain(|address| *address != 0);
-            addresses
-        })
-    }
-
-    #[derive(Clone, Copy, Debug)]
-    enum Word {
-        Address(prop::sample::Index),
-        Stack(usize),
-        Any(usize),
-    }
-    fn word() -> impl Strategy<Value = Word> {
-        prop_oneof![
-            4 => any::<prop::sample::Index>().prop_map(Word::Address),
-            3 => (0..WORDS + 4).prop_map(Word::Stack),
-            1 => any::<usize>().prop_map(Word::Any),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
-
-        /// Whatever stands on the stack and in the frame pointer: no read outside of it, an end, and the memo finds what a walk does.
-        #[test]
-        fn damaged_stacks_are_walked_in_bounds(
-            words in prop::collection::vec(word(), WORDS),
-            turns in prop::collection::vec((prop::collection::vec((0..WORDS, word()), 0..6), 0..WORDS, word(), word()), 1..40),
-        ) {
-            let stack = guarded();
-            let value = |word: Word| match word {
-                Word::Address(pick) => *pick.get(addresses()),
-                Word::Stack(at) => stack.start + at * 8,
-                Word::Any(value) => value,
-            };
-            // SAFETY: the page between the guards, which is this test's alone.
-            let slots = unsafe { core::slice::from_raw_parts_mut(stack.start as *mut usize, WORDS) };
-            for (slot, word) in slots.iter_mut().zip(words) {
-                *slot = value(word);
-            }
-            let mut case = case(64);
-            for (changes, sp, pc, fp) in turns {
-                for (at, word) in changes {
-                    slots[at] = value(word);
-                }
-                let start = Start { pc: value(pc), sp: stack.start + sp * 8, fp: value(fp) };
-                for _ in 0..2 {
-                    // SAFETY: the stack is readable to its end.
-                    unsafe { compare_from(&mut case, start, OwnStack { low: stack.start, high: stack.end }) };
-                }
-            }
-            // SAFETY: nobody else knows it.
-            unsafe { crate::arena::unmap(AddrRange::new(stack.start - 4096, stack.end + 4096)) };
-        }
-    }
-
-    #[test]
-    fn what_is_recalled_or_pieced_together_is_what_a_walk_finds() {
-        for depth in [64, 5, 2, 1] {
-            let mut case = case(depth);
-            for _ in 0..50 {
-                for turns in 32..64 {
-                    descend(&mut case, turns);
-                }
-            }
-            if depth > 1 {
-                assert!(case.pieced > 0, "{} {}", case.recalled, case.pieced);
-            }
-        }
-    }
-
-    #[test]
-    fn the_same_stack_is_recalled_and_forgotten_when_code_goes() {
-        let mut case = case(64);
-        let mut turns = || {
-            (case.recalled, case.pieced) = (0, 0);
-            for _ in 0..black_box(1000) {
-                left(&mut case, 1);
-            }
-            // The compiler may call from more than one place; an entry that is wrong 64 times goes.
-            assert!(case.recalled > 800 && case.recalled + case.pieced == 1000, "{} {}", case.recalled, case.pieced);
-            case.pieced
-        };
-        assert!(turns() >= 2, "kept when missed for the second time");
-        UNWINDER.frames.retire(crate::AddrRange::new(1, 2));
-        assert!(turns() >= 1, "empty again");
-    }
-}
+mod tests;

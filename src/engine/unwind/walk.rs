@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // steps through the live stack, keeps nodes by address
 
 use super::arch::{Registers, Rule, Step, step};
+use super::last::{Along, Last, Place};
 use super::memo::{Nobody, Watch};
 use super::{OwnStack, Start, Unwinder};
 use crate::record::depot::{MAX_DEPTH, POWERS};
@@ -14,6 +15,8 @@ const CACHED: usize = 512;
 pub struct NodeCache {
     nodes: [AtomicUsize; CACHED],
     wrong: AtomicUsize,
+    /// The frame pointer register's value at the state that the memo looks at: a word of memory to be compared, as all others.
+    pub(super) fp: AtomicUsize,
 }
 
 /// One in so many wrong predictions is corrected. All threads share the nodes: where a function has several callers, or calls
@@ -49,11 +52,14 @@ impl Trace {
     pub fn frames(&self) -> &[u32] {
         &self.ids[..self.len]
     }
+    /// Gives the node's hash.
     #[inline(always)]
-    fn push(&mut self, node: &Node) {
+    fn push(&mut self, node: &Node) -> u64 {
+        let hash = node.hash();
         self.ids[self.len] = node.id();
-        self.hash = self.hash.wrapping_add(POWERS[self.len].wrapping_mul(node.hash()));
+        self.hash = self.hash.wrapping_add(POWERS[self.len].wrapping_mul(hash));
         self.len += 1;
+        hash
     }
 }
 
@@ -73,13 +79,14 @@ impl Unwinder {
     #[inline]
     pub unsafe fn walk(&self, start: Start, stack: OwnStack, depth: usize, cache: &NodeCache, trace: &mut Trace) {
         // SAFETY: by this function's own contract.
-        unsafe { self.walk_with(start, stack, depth, cache, trace, &mut Nobody) };
+        unsafe { self.walk_with(start, stack, depth, cache, trace, &mut Nobody, None) };
     }
 
     /// The same, watched. True if it came to the outermost frame, as the unwind tables say.
     ///
     /// # Safety
     /// As for [`Unwinder::walk`].
+    #[allow(clippy::too_many_arguments)] // those of a walk, who watches it, and the one before
     #[inline(always)]
     pub(super) unsafe fn walk_with(
         &self,
@@ -89,6 +96,29 @@ impl Unwinder {
         cache: &NodeCache,
         trace: &mut Trace,
         watch: &mut impl Watch,
+        last: Option<&mut Last>,
+    ) -> bool {
+        let Some(last) = last else {
+            // SAFETY: by this function's own contract.
+            return unsafe { self.walk_along(start, stack, depth, cache, trace, watch, &mut None) };
+        };
+        // SAFETY: as above.
+        let ended = unsafe { self.walk_along(start, stack, depth, cache, trace, watch, &mut Some(Along::new(last))) };
+        last.turn(trace.len);
+        ended
+    }
+
+    #[allow(clippy::too_many_arguments)] // see its caller
+    #[inline(always)]
+    unsafe fn walk_along(
+        &self,
+        start: Start,
+        stack: OwnStack,
+        depth: usize,
+        cache: &NodeCache,
+        trace: &mut Trace,
+        watch: &mut impl Watch,
+        along: &mut Option<Along<'_>>,
     ) -> bool {
         let depth = depth.clamp(1, MAX_DEPTH);
         let mut registers = Registers::new(start.sp, start.fp);
@@ -98,9 +128,21 @@ impl Unwinder {
             trace.unusual = true;
             return false;
         };
-        trace.push(node);
+        let hash = trace.push(node);
+        if let Some(along) = along {
+            along.reached(0, Place::new(start.sp - 8, node, hash, 0));
+        }
         while trace.len < depth {
             let (rule, before) = (Rule(node.rule.load(Relaxed)), registers);
+            let inner = trace.hash;
+            if let Some(along) = along
+                && along.joined
+                // SAFETY: as below.
+                && let Some(caller) = unsafe { along.run(&mut registers, depth, trace, watch) }
+            {
+                node = caller;
+                continue;
+            }
             // SAFETY: `registers` belong to the live frame that `node` describes: at first by the caller's promise, then
             // because a rule gives the caller's registers from its callee's.
             let key = match unsafe { step(rule, &mut registers, limit, own) } {
@@ -122,7 +164,6 @@ impl Unwinder {
                 }
                 Step::End => return rule.is_end(),
             };
-            let inner = trace.hash;
             node = match node.predicted(key) {
                 Some(caller) => caller,
                 None => {
@@ -134,7 +175,11 @@ impl Unwinder {
                     caller
                 }
             };
-            trace.push(node);
+            let hash = trace.push(node);
+            if let Some(along) = along {
+                let fp_from = if registers.fp_from == before.fp_from { 0 } else { registers.fp_from };
+                along.reached(trace.len - 1, Place::new(registers.sp - 8, node, hash, fp_from));
+            }
             watch.step(rule, &before, &registers, key as usize, inner, trace.hash);
         }
         false
@@ -202,7 +247,7 @@ pub(super) mod tests {
     #[inline(never)]
     fn compare() -> usize {
         UNWINDER.set_find(find);
-        let cache = NodeCache { nodes: [const { AtomicUsize::new(0) }; CACHED], wrong: AtomicUsize::new(0) };
+        let [cache] = crate::arena::zeroed::<NodeCache>(1).unwrap() else { unreachable!() };
         let mut trace = Trace::new();
         let (sp, fp, pc): (usize, usize, usize);
         // SAFETY: reads registers only; `pc` is the address of the next instruction.
@@ -211,7 +256,7 @@ pub(super) mod tests {
         };
         // SAFETY: this frame is live, and these are its registers.
         unsafe {
-            UNWINDER.walk(Start { pc, sp, fp }, OwnStack { low: 0, high: (1 << 47) - 4096 }, 64, &cache, &mut trace)
+            UNWINDER.walk(Start { pc, sp, fp }, OwnStack { low: 0, high: (1 << 47) - 4096 }, 64, cache, &mut trace)
         };
         let ours: Vec<usize> = trace.frames().iter().map(|id| UNWINDER.frames.get(*id).unwrap().address()).collect();
         let mut theirs = Vec::new();

@@ -86,6 +86,10 @@ impl Rule {
     pub(super) const fn is_end(self) -> bool {
         self.kind() == Kind::End as u64
     }
+    /// Where the caller's frame is, and its frame pointer, depends on the stack pointer alone.
+    pub(super) const fn is_plain(self) -> bool {
+        self.kind() == SP && self.saved() != Saved::AtFp as u64
+    }
     /// Where the caller's frame is depends on the frame pointer.
     pub(super) const fn uses_fp(self) -> bool {
         matches!(self.kind(), FP | FP_DEREF | NO_TABLE) || self.saved() == Saved::AtFp as u64
