@@ -14,6 +14,7 @@
 //! interrupted. Of the other registers x29 is followed. Addresses are freed of what pointer authentication puts above them.
 #![allow(unsafe_code)] // reads the stack, and code bytes at a return address
 
+use super::cfi::{Numbers, Row};
 use super::compile::Bytes;
 use crate::record::frames::EXACT;
 use crate::sys::USER_BITS;
@@ -112,6 +113,14 @@ impl Rule {
     const fn cfa_offset(self) -> isize {
         (self.0 >> 32) as i32 as isize
     }
+}
+
+pub(super) const NUMBERS: Numbers =
+    Numbers { return_address: AArch64::X30.0 as u64, frame_pointer: AArch64::X29.0 as u64 };
+
+/// All rows are gimli's here.
+pub(super) const fn pack_row(_: Row) -> Option<Rule> {
+    None
 }
 
 /// Packs a row of the unwind table; `None` if it says something that a rule cannot hold.

@@ -1,8 +1,9 @@
-//! `.eh_frame` -> rule, by gimli's no-allocation mode. Runs once per return address, on the miss path of a walk.
+//! `.eh_frame` -> rule: what is usual by [`cfi`], all else by gimli's no-allocation mode. Runs once per return address, on the miss path
+//! of a walk.
 #![allow(unsafe_code)] // reads the unwind tables where the loader has mapped them
 
 use super::arch::{self, Rule};
-use super::{FindObject, Object, Unwinder};
+use super::{FindObject, Object, Unwinder, cfi};
 use core::sync::atomic::Ordering::Relaxed;
 use gimli::{
     BaseAddresses, EhFrame, EhFrameHdr, EndianSlice, NativeEndian, Pointer, Register, RegisterRule, UnwindContext,
@@ -62,15 +63,34 @@ pub(super) enum Failure {
 }
 
 fn compile(object: Object, pc: usize) -> Result<Rule, Failure> {
+    match quickly(object, pc) {
+        Some(rule) => Ok(rule),
+        None => by_gimli(object, pc),
+    }
+}
+
+/// The bytes of a file's tables, from an address to the end of its mapping.
+fn section(object: Object, start: usize) -> Option<&'static [u8]> {
+    let inside = (object.start..object.end).contains(&start);
+    // SAFETY: the loader says that the object is mapped up to `end`, and `start` lies in it. The tables lie in the object's read-only
+    // segment; the object stays loaded, since code of it is on the stack being walked. A gap between segments after the tables is never
+    // reached: the parsers follow lengths inside the tables.
+    inside.then(|| unsafe { core::slice::from_raw_parts(start as *const u8, object.end - start) })
+}
+
+/// Where the tables are as usual.
+fn quickly(object: Object, pc: usize) -> Option<Rule> {
+    let header = section(object, object.eh_frame_hdr)?;
+    let frames = |start| section(object, start);
+    match cfi::look_up(header, object.eh_frame_hdr, frames, pc, arch::NUMBERS)? {
+        cfi::Answer::Signal => Some(Rule::SIGNAL),
+        cfi::Answer::Row(row) => arch::pack_row(row),
+    }
+}
+
+fn by_gimli(object: Object, pc: usize) -> Result<Rule, Failure> {
     let missing = |_: gimli::Error| Failure::NoEntry;
-    let section = |start: usize| {
-        let inside = (object.start..object.end).contains(&start);
-        let len = if inside { object.end - start } else { return Err(Failure::NoEntry) };
-        // SAFETY: the loader says that the object is mapped up to `end`, and `start` lies in it. The tables lie in the
-        // object's read-only segment; the object stays loaded, since code of it is on the stack being walked. A gap between
-        // segments after the tables is never reached: the parser follows lengths inside the tables.
-        Ok(unsafe { core::slice::from_raw_parts(start as *const u8, len) })
-    };
+    let section = |start: usize| section(object, start).ok_or(Failure::NoEntry);
     let header = EhFrameHdr::new(section(object.eh_frame_hdr)?, NativeEndian);
     let bases = BaseAddresses::default().set_eh_frame_hdr(object.eh_frame_hdr as u64);
     let header = header.parse(&bases, 8).map_err(missing)?;
@@ -174,6 +194,44 @@ mod tests {
             // SAFETY: nobody else knows it.
             unsafe { arena::unmap(range) };
         }
+    }
+
+    /// On every file of this process: nearly all is usual, and then says what gimli says.
+    #[test]
+    fn the_quick_way_says_what_gimli_says() {
+        let (mut asked, mut quick) = (0, 0);
+        for function in [tables as *const () as usize, sys::getpid as *const () as usize, libc_function()] {
+            let object = find(function).expect("a loaded file");
+            // SAFETY: the header of a loaded file, as in `tables`.
+            let header = unsafe { core::slice::from_raw_parts(object.eh_frame_hdr as *const u8, 1 << 20) };
+            let word = |at: usize| i32::from_le_bytes(header[at..at + 4].try_into().unwrap()) as isize;
+            for entry in 0..(word(8) as usize).min(100_000) {
+                let start = object.eh_frame_hdr.wrapping_add_signed(word(12 + entry * 8));
+                for inside in (0..64).chain((64..2048).step_by(29)) {
+                    let quickly = quickly(object, start + inside);
+                    match by_gimli(object, start + inside) {
+                        Ok(rule) => {
+                            assert!(
+                                quickly.is_none_or(|quickly| quickly == rule),
+                                "{start:x}+{inside}: {quickly:?} {rule:?}"
+                            );
+                            asked += 1;
+                            quick += usize::from(quickly.is_some());
+                        }
+                        Err(Failure::NoEntry) => assert_eq!(quickly, None, "{start:x}+{inside}"),
+                        Err(Failure::Unsupported) => {}
+                    }
+                }
+            }
+        }
+        assert!(asked > 100_000 && quick * 100 > asked * 97, "{quick} of {asked}");
+    }
+
+    fn libc_function() -> usize {
+        unsafe extern "C" {
+            fn qsort();
+        }
+        qsort as *const () as usize
     }
 
     #[test]

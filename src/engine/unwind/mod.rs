@@ -6,6 +6,7 @@
 //! that was seen before costs a predicted pointer chase; a thread's [`memo`] finds whole stacks again, and what it does not know
 //! is walked along the thread's *last* one.
 
+mod cfi;
 mod compile;
 mod last;
 pub mod memo;

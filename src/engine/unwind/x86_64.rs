@@ -11,6 +11,7 @@
 //! another one but rsp (0 unsupported of 12.5 million stacks of Debian's programs).
 #![allow(unsafe_code)] // reads the stack, and code bytes at a return address
 
+use super::cfi::{Numbers, Place, Row};
 use super::compile::Bytes;
 use crate::record::frames::EXACT;
 use gimli::{CfaRule, EhFrame, Encoding, Operation, Register, RegisterRule, UnwindExpression, UnwindTableRow, X86_64};
@@ -111,6 +112,31 @@ impl Rule {
     const fn cfa_offset(self) -> isize {
         (self.0 >> 32) as i32 as isize
     }
+}
+
+pub(super) const NUMBERS: Numbers =
+    Numbers { return_address: X86_64::RA.0 as u64, frame_pointer: X86_64::RBP.0 as u64 };
+
+/// Packs a usual row; `None` if it says something else.
+pub(super) fn pack_row(row: Row) -> Option<Rule> {
+    const RSP: u64 = X86_64::RSP.0 as u64;
+    const RBP: u64 = X86_64::RBP.0 as u64;
+    match row.return_address {
+        Place::AtCfa(-8) => {}
+        Place::Unsaid | Place::Undefined => return Some(Rule::END),
+        _ => return None,
+    }
+    let kind = match row.cfa.0 {
+        RSP => Kind::Sp,
+        RBP => Kind::Fp,
+        _ => return None,
+    };
+    let (saved, saved_offset) = match row.frame_pointer {
+        Place::AtCfa(offset) if offset % 8 == 0 => (Saved::AtCfa, offset / 8),
+        Place::AtCfa(_) => return None,
+        _ => (Saved::Same, 0),
+    };
+    Some(Rule::new(kind, saved, i16::try_from(saved_offset).ok()?, i32::try_from(row.cfa.1).ok()?))
 }
 
 /// Packs a row of the unwind table; `None` if it says something that a rule cannot hold.
