@@ -94,6 +94,13 @@ int main(int count, char **words) {
         struct rlimit few = {1 << 20, 1 << 20};
         check(setrlimit(RLIMIT_AS, &few) == 0);
     }
+    if (is(what, "little_memory_from_now")) {
+        scan();
+        struct rlimit few;
+        check(getrlimit(RLIMIT_AS, &few) == 0);
+        few.rlim_cur = 1 << 20;
+        check(setrlimit(RLIMIT_AS, &few) == 0);
+    }
     if (is(what, "no_proc")) check(chroot(words[2]) == 0 && chdir("/") == 0);
     for (int i = 0; i < 6; i++) scan();
     exit(0);

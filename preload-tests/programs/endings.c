@@ -1,5 +1,6 @@
 // Loses one block of 1337 bytes and ends in the way that the first argument names.
 #include "test.h"
+#include <assert.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -15,6 +16,13 @@ static void *thread_that_exits(void *_) {
 static void *thread_that_ends(void *_) {
     (void)_;
     return 0;
+}
+static int holds[2];
+static void *thread_that_holds(void *_) {
+    (void)_;
+    void *volatile kept = malloc(100);
+    check(kept && write(holds[1], "", 1) == 1);
+    for (;;) pause();
 }
 static void second_exit(void) { _exit(5); }
 static sigjmp_buf back;
@@ -47,11 +55,28 @@ int main(int count, char **words) {
     if (is(way, "fault")) *(volatile int *)8 = 1;
     if (is(way, "term")) raise(SIGTERM);
     if (is(way, "kill")) raise(SIGKILL);
+    if (is(way, "assert")) assert(count == 0);
+    if (is(way, "trap")) __builtin_trap();
+    if (is(way, "alarm")) {
+        alarm(1);
+        for (;;) pause();
+    }
+    if (is(way, "ignored")) {
+        signal(SIGTERM, SIG_IGN);
+        raise(SIGTERM);
+        return 5;
+    }
     if (is(way, "exec")) execl("/bin/sh", "sh", "-c", "exit 5", (char *)0);
     pthread_t thread;
     if (is(way, "handler")) {
         signal(SIGUSR1, handler);
         raise(SIGUSR1);
+    }
+    if (is(way, "thread_fault")) {
+        check(pipe(holds) == 0 && pthread_create(&thread, 0, thread_that_holds, 0) == 0);
+        char byte;
+        check(read(holds[0], &byte, 1) == 1);
+        *(volatile int *)8 = 1;
     }
     if (is(way, "thread")) {
         pthread_create(&thread, 0, thread_that_exits, 0);

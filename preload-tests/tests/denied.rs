@@ -97,7 +97,17 @@ fn every_descriptor_is_in_use() {
 #[test]
 fn no_memory_is_left() {
     let outcome = app("little_memory").run();
-    assert!(outcome.status.success(), "{outcome:?}");
+    told(&outcome);
+    assert!(outcome.stderr.contains("RLIMIT_AS"), "{outcome:?}");
+    assert_eq!(app("little_memory").options("quiet=1").run().ok().stderr, "");
+}
+
+/// The child may have as much as the hard limit says.
+#[test]
+fn no_memory_is_left_to_the_program_alone() {
+    let outcome = app("little_memory_from_now").run();
+    outcome.expect_leaks(1, 1337);
+    assert_eq!((outcome.report().scans.len(), outcome.stderr.as_str()), (8, ""), "{outcome:?}");
 }
 
 #[test]

@@ -79,6 +79,25 @@ fn earlier_scans_outlast_a_sudden_end() {
     }
 }
 
+/// With `fatal=1` a signal that ends the program is told first; the program ends as it would.
+#[test]
+fn a_signal_ends_it_after_a_scan() {
+    for by in ["segv", "fault", "term", "assert", "trap", "alarm"] {
+        let outcome = end(by, "fatal=1");
+        let report = outcome.report();
+        assert_eq!((report.triggers(), report.total()), (vec!["exit"], (1, 1337)), "{by}: {outcome:?}");
+        assert_eq!(end(by, "fatal=1:scan_at_exit=0").files().len(), 0, "{by}");
+    }
+    // A thread's fault, with what another thread keeps.
+    let report = end("thread_fault", "fatal=1").report();
+    assert_eq!((report.triggers(), report.total()), (vec!["exit"], (1, 1337)), "{report:?}");
+    // What the program handles or ignores itself is its own.
+    let outcome = end("handler", "fatal=1");
+    assert_eq!(outcome.report().triggers(), ["exit"], "{outcome:?}");
+    let outcome = end("ignored", "fatal=1");
+    assert_eq!((outcome.report().triggers(), outcome.report().total()), (vec!["exit"], (1, 1337)), "{outcome:?}");
+}
+
 #[test]
 fn exec_begins_a_report_of_its_own() {
     let outcome = program("endings.c").args(["exec", "scan first"]).run();

@@ -163,3 +163,20 @@ fn leakscan_run_shows_every_process_that_reported() {
     let mut run = command(["run", &log, "--fail-on-leak", "--", "sh", "-c", "\"$0\" lose; true"]);
     assert_eq!(run.arg(&leaky).output().unwrap().status.code(), Some(23));
 }
+
+#[test]
+fn leakscan_run_lets_glibc_ask_for_large_pages() {
+    let leaky = source("forks.c");
+    let folder = tempfile::tempdir().unwrap();
+    let log = format!("--log-path={}/leakscan.%p", folder.path().display());
+    for (flag, said) in [
+        ("--large-pages", "[glibc.malloc.check=0:glibc.malloc.hugetlb=1]\n"),
+        ("--quiet=0", "[glibc.malloc.check=0]\n"),
+    ] {
+        let mut run = command(["run", flag, &log, "--", "sh", "-c", "echo \"[$GLIBC_TUNABLES]\"; exec \"$0\" lose"]);
+        let output = run.arg(&leaky).env("GLIBC_TUNABLES", "glibc.malloc.check=0").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{text}");
+        assert_eq!(text.matches("lose_in_parent").count(), 1, "{text}");
+    }
+}

@@ -67,6 +67,9 @@ pub struct Run {
     /// Do not watch the programs that this one starts (the same as --follow=0)
     #[arg(long, conflicts_with = "follow")]
     pub no_follow: bool,
+    /// Let glibc keep the program's heap in large pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1): pauses of a tenth and less
+    #[arg(long)]
+    pub large_pages: bool,
     #[command(flatten)]
     pub library: Library,
     #[command(flatten)]

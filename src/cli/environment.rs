@@ -14,6 +14,8 @@ use std::process::ExitStatus;
 #[derive(Debug)]
 pub struct Environment {
     preload: OsString,
+    /// `GLIBC_TUNABLES`, where it is to be another one.
+    tunables: Option<String>,
     options: String,
     /// Names the run in the header of every report of it.
     pub token: String,
@@ -54,16 +56,28 @@ impl Environment {
         let random = RandomState::new().build_hasher().finish();
         let token = format!("{}-{random:x}", std::process::id());
         let preload = preload(library, std::env::var_os("LD_PRELOAD"));
-        Ok(Self { preload, options, token, log_path, quiet, scans_at_exit, warnings })
+        let tunables = args.large_pages.then(|| with_large_pages(std::env::var("GLIBC_TUNABLES").ok().as_deref()));
+        Ok(Self { preload, tunables, options, token, log_path, quiet, scans_at_exit, warnings })
     }
 
-    pub fn variables(&self) -> [(&'static str, OsString); 3] {
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
+        let tunables = self.tunables.clone().map(|tunables| ("GLIBC_TUNABLES", tunables.into()));
         [
             ("LD_PRELOAD", self.preload.clone()),
             ("LEAKSCAN_OPTIONS", self.options.clone().into()),
             ("LEAKSCAN_RUN", self.token.clone().into()),
         ]
+        .into_iter()
+        .chain(tunables)
     }
+}
+
+/// glibc's tunables, with that by which it asks the kernel for large pages (2.35 and later; others pass over the name).
+fn with_large_pages(given: Option<&str>) -> String {
+    const NAME: &str = "glibc.malloc.hugetlb";
+    let others =
+        given.unwrap_or("").split(':').filter(|part| !part.is_empty() && !part.starts_with(&format!("{NAME}=")));
+    others.map(str::to_owned).chain([format!("{NAME}=1")]).collect::<Vec<_>>().join(":")
 }
 
 /// Options of which the later ones win; what nobody knows is kept for the library to complain about.
@@ -138,6 +152,13 @@ mod tests {
         let merged = merge("interval=5:odd=1 quiet=1", &[("interval", "9".into()), ("follow", "0".into())]);
         assert_eq!(merged, "odd=1:quiet=1:interval=9:follow=0");
         assert_eq!(merge("", &[]), "");
+    }
+
+    #[test]
+    fn other_tunables_stay() {
+        assert_eq!(with_large_pages(None), "glibc.malloc.hugetlb=1");
+        let given = Some("glibc.malloc.hugetlb=0:glibc.malloc.check=3");
+        assert_eq!(with_large_pages(given), "glibc.malloc.check=3:glibc.malloc.hugetlb=1");
     }
 
     #[test]

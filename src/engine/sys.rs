@@ -276,6 +276,21 @@ pub fn may_write_files() -> bool {
     asked.is_ok() && limits[0] == usize::MAX
 }
 
+/// Lets this process have as much address space as its hard limit allows.
+pub fn lift_memory_limit() {
+    const ADDRESS_SPACE: usize = 9;
+    let mut limits = [0usize; 2];
+    // SAFETY: as above; the second call reads the two words.
+    unsafe {
+        if call(nr::PRLIMIT64, [0, ADDRESS_SPACE, 0, limits.as_mut_ptr() as usize, 0, 0]).is_ok()
+            && limits[0] < limits[1]
+        {
+            limits[0] = limits[1];
+            let _ = call(nr::PRLIMIT64, [0, ADDRESS_SPACE, limits.as_ptr() as usize, 0, 0, 0]);
+        }
+    }
+}
+
 /// The program's standard error. Never closed by us; a failed write is nobody's concern.
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr;

@@ -51,6 +51,8 @@ static REPAIRED: AtomicU64 = AtomicU64::new(0);
 /// The child's whole life.
 pub fn run(job: &mut Job) -> ! {
     open_protection_keys();
+    // It is the program's; we are another process, whose limits are its own.
+    sys::lift_memory_limit();
     let status = match ledger::get() {
         None => Step::Memory as u32,
         Some(shared) => {

@@ -68,7 +68,7 @@ pub unsafe fn roots<S: SizeOf>(
     audit: &mut Audit,
 ) -> Result<Gathered, Stopped> {
     let mut text = MapsText::new();
-    let text = text.read().ok_or(Stopped(Step::Maps, Errno::ENOENT))?;
+    let text = text.read().map_err(|error| Stopped(Step::Maps, error))?;
     let mappings = &maps::list(text).ok_or(MEMORY)?;
     // What is read by itself, or not at all.
     let mut excluded: List<AddrRange> = List::new();

@@ -13,6 +13,7 @@ mod deepbind;
 mod doorplate;
 mod emit;
 mod fast;
+mod fatal;
 mod forget;
 mod gather;
 mod glance;
@@ -96,6 +97,9 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
     doorplate::hang(settings);
     threads::init();
     stop::signal::init(options.signal);
+    if options.fatal {
+        fatal::init();
+    }
     // SAFETY: plain functions that live as long as the library; no library handle to unregister them by.
     unsafe {
         __register_atfork(Some(before_fork), Some(parent_after_fork), Some(child_after_fork), core::ptr::null());

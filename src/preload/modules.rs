@@ -6,10 +6,11 @@
 use crate::state::UNWINDER;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Release};
+use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List, Zeroed};
 use leakscan_engine::lock::{Lock, RawFutex};
 use leakscan_engine::scan::maps;
-use leakscan_engine::{AddrRange, sys};
+use leakscan_engine::sys::{self, Errno};
 
 const PATH: usize = 232;
 
@@ -157,33 +158,37 @@ impl MapsText {
         Self { buffer: None }
     }
 
-    /// Reads the maps of this process. `None` without /proc or without memory.
-    pub fn read(&mut self) -> Option<&[u8]> {
+    /// Reads the maps of this process.
+    ///
+    /// # Errors
+    /// ENOMEM, or why /proc cannot be read.
+    pub fn read(&mut self) -> Result<&[u8], Errno> {
         self.read_file(c"/proc/self/maps")
     }
 
     /// Reads those of another one.
-    pub fn read_of(&mut self, pid: u32) -> Option<&[u8]> {
+    pub fn read_of(&mut self, pid: u32) -> Result<&[u8], Errno> {
         let mut path = [0; 40];
         self.read_file(sys::proc_path(&mut path, pid, b"maps"))
     }
 
-    fn read_file(&mut self, path: &core::ffi::CStr) -> Option<&[u8]> {
+    fn read_file(&mut self, path: &core::ffi::CStr) -> Result<&[u8], Errno> {
         loop {
             let buffer = match self.buffer.take() {
                 Some(buffer) => buffer,
-                None => arena::zeroed(256 << 10)?,
+                None => arena::zeroed(256 << 10).ok_or(Errno::ENOMEM)?,
             };
-            let read = sys::read_file(path, buffer).ok().map(<[u8]>::len);
+            let read = sys::read_file(path, buffer).map(<[u8]>::len);
             let room = buffer.len();
-            if read.is_some_and(|read| read == room) {
+            if read == Ok(room) {
                 let range = AddrRange::new(buffer.as_ptr() as usize, buffer.as_ptr() as usize + room);
                 // SAFETY: the buffer is ours alone and given up here.
                 unsafe { arena::unmap(range) };
-                self.buffer = Some(arena::zeroed(room * 4)?);
+                self.buffer = Some(arena::zeroed(room * 4).ok_or(Errno::ENOMEM)?);
                 continue;
             }
-            return Some(&self.buffer.insert(buffer)[..read?]);
+            let buffer = self.buffer.insert(buffer);
+            return read.map(|read| &buffer[..read]);
         }
     }
 }
@@ -209,7 +214,7 @@ static NAMED: AtomicU32 = AtomicU32::new(0);
 pub extern "C" fn dlclose(handle: usize) -> c_int {
     // The list is made before, while names and build ids can still be read; nothing is locked during the real call, which
     // runs the library's destructors.
-    let before = CLOSED.try_lock().and_then(|mut closed| list(maps::parse(closed.before.read()?)));
+    let before = CLOSED.try_lock().and_then(|mut closed| list(maps::parse(closed.before.read().ok()?)));
     let result = crate::real::dlclose(handle);
     if let Some(before) = before {
         let mut closed = CLOSED.lock();
@@ -220,7 +225,7 @@ pub extern "C" fn dlclose(handle: usize) -> c_int {
 
 fn retire_missing(before: &[Module], closed: &mut Closed) {
     let Closed { modules, after, .. } = closed;
-    let Some(text) = after.read() else { return };
+    let Ok(text) = after.read() else { return };
     for module in before {
         let still = maps::parse(text).any(|mapping| {
             mapping.exec && mapping.range.overlaps(module.range) && mapping.path.starts_with(module.path())

@@ -162,6 +162,16 @@ pub fn tell(settings: &Settings, step: u32, error: u32) {
             b"",
             b"; the program goes on without it (`leakscan doctor` tells what is refused, quiet=1 silences this)",
         ),
+        step if step == Step::Maps as u32 => (
+            b"a scan could not read /proc/self/maps",
+            b"",
+            b"; the program goes on without it (is /proc mounted? quiet=1 silences this)",
+        ),
+        step if step == Step::Memory as u32 => (
+            b"a scan could not begin",
+            b"",
+            b"; the program goes on without it (RLIMIT_AS, ulimit -v, may be too low for leakscan; quiet=1 silences this)",
+        ),
         _ => (
             b"a scan did not finish",
             b"",
@@ -170,12 +180,15 @@ pub fn tell(settings: &Settings, step: u32, error: u32) {
     };
     let why: &[u8] = match error {
         1 => b"operation not permitted",
+        2 if step == Step::Maps as u32 => b"no such file",
         2 => b"no such directory",
         11 => b"no further process is allowed (RLIMIT_NPROC)",
         12 => b"not enough memory",
         13 => b"permission denied",
         17 => b"a file of another user, or no plain file, is in the way",
         20 => b"not a directory",
+        23 => b"too many files are open in the system",
+        24 => b"too many open files (RLIMIT_NOFILE)",
         27 => b"the file would be too large",
         28 => b"no space left on the device",
         30 => b"the file system is read-only",

@@ -83,38 +83,23 @@ static REFUSED: AtomicU32 = AtomicU32::new(0);
 /// Takes a snapshot and gives its pid; the threads run again. `None` if none could be taken: the ledger says why.
 pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32> {
     let threads = stop::count();
-    // SAFETY: the caller holds BUSY.
-    let job = unsafe { &mut *JOB.0.get() };
-    if job.as_ref().is_none_or(|job| threads != 1 && job.crew.room() < threads + 8) {
-        let crew = if threads == 1 { Crew::alone() } else { Crew::new(threads)? };
-        *job = Some(Job {
-            trigger,
-            crew,
-            caller: Caller { tid: 0, sp: 0, tls: 0, registers: [0; KEPT_REGISTERS] },
-            pid: 0,
-            started_ns: 0,
-            stop_us: 0,
-            way: Way::Alone,
-            low: 0,
-            child: 0,
-            refused: 0,
-        });
-    }
-    let job = job.as_mut()?;
-    job.trigger = trigger;
-    job.crew.clear();
-    job.caller =
-        Caller { tid: sys::gettid(), sp: registers[KEPT_REGISTERS - 1], tls: thread_pointer(), registers: *registers };
-    (job.pid, job.child, job.refused, job.stop_us) = (settings::PID.load(Relaxed), 0, 0, 0);
-    job.started_ns = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    let Some(job) = job_for(threads, trigger, registers) else {
+        no_memory();
+        return None;
+    };
     let in_place = threads == 1 && trigger == Trigger::Exit && can_read_in_place(job);
     if in_place && glance(job) {
         return None;
     }
-    if STACKS.load(Relaxed) == 0 {
-        STACKS.store(arena::map(2 * STACK)?.start, Relaxed);
+    if STACKS.load(Relaxed) == 0
+        && let Some(stacks) = arena::map(2 * STACK)
+    {
+        STACKS.store(stacks.start, Relaxed);
     }
-    let shared = ledger::get()?;
+    let Some(shared) = ledger::get().filter(|_| STACKS.load(Relaxed) != 0) else {
+        no_memory();
+        return None;
+    };
     shared.ledger.pause_us.store(0, Relaxed);
     shared.ledger.over.store(0, Relaxed);
     shared.ledger.copied.store(0, Relaxed);
@@ -140,6 +125,35 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
         return None;
     }
     u32::try_from(job.child).ok().filter(|child| *child != 0)
+}
+
+/// The place where all that a scan needs to know is gathered. `None` without memory.
+fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<&'static mut Job> {
+    // SAFETY: the caller holds BUSY.
+    let job = unsafe { &mut *JOB.0.get() };
+    if job.as_ref().is_none_or(|job| threads != 1 && job.crew.room() < threads + 8) {
+        let crew = if threads == 1 { Crew::alone() } else { Crew::new(threads)? };
+        *job = Some(Job {
+            trigger,
+            crew,
+            caller: Caller { tid: 0, sp: 0, tls: 0, registers: [0; KEPT_REGISTERS] },
+            pid: 0,
+            started_ns: 0,
+            stop_us: 0,
+            way: Way::Alone,
+            low: 0,
+            child: 0,
+            refused: 0,
+        });
+    }
+    let job = job.as_mut()?;
+    job.trigger = trigger;
+    job.crew.clear();
+    job.caller =
+        Caller { tid: sys::gettid(), sp: registers[KEPT_REGISTERS - 1], tls: thread_pointer(), registers: *registers };
+    (job.pid, job.child, job.refused, job.stop_us) = (settings::PID.load(Relaxed), 0, 0, 0);
+    job.started_ns = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    Some(job)
 }
 
 impl Job {
@@ -384,6 +398,18 @@ fn by_signal(job: &mut Job) {
     clone_child(job, 0);
     stop::signal::resume();
     job.pause_ended();
+}
+
+/// There is no memory for what a scan needs in the program. The ledger may be what is missing.
+fn no_memory() {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    let Some(settings) = settings::get() else { return };
+    let (step, error) = (child::Step::Memory as u32, Errno::ENOMEM.0 as u32);
+    match ledger::get() {
+        Some(shared) => note(settings, shared.ledger, step, error),
+        None if !settings.options.quiet && !TOLD.swap(true, Relaxed) => child::tell(settings, step, error),
+        None => {}
+    }
 }
 
 /// Notes that no snapshot could be taken.

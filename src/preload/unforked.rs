@@ -89,7 +89,7 @@ impl Copied {
 /// What the program has and the copy has not, and what was wiped.
 fn missing(pid: u32) -> Result<List<AddrRange>, Stopped> {
     let (mut ours, mut theirs) = (MapsText::new(), MapsText::new());
-    let text = ours.read().ok_or(Stopped(Step::Maps, Errno::ENOENT))?;
+    let text = ours.read().map_err(|error| Stopped(Step::Maps, error))?;
     // The buffer itself may lie where the program has something else: most likely in the very hole that is looked for.
     let holds_text = |range: &AddrRange| range.contains(text.as_ptr() as usize);
     let own = [arena::own_ranges().find(holds_text).unwrap_or_default()];
@@ -98,7 +98,7 @@ fn missing(pid: u32) -> Result<List<AddrRange>, Stopped> {
     for mapping in maps::parse(text) {
         roots::subtract(mapping.range, &own, |range| full |= !inherited.push(range));
     }
-    let text = theirs.read_of(pid).ok_or(Stopped(Step::Maps, Errno::ENOENT))?;
+    let text = theirs.read_of(pid).map_err(|error| Stopped(Step::Maps, error))?;
     let data = |mapping: &maps::Mapping<'_>| {
         mapping.is_anonymous() && mapping.read && mapping.write && !mapping.shared && !mapping.is_kernels()
     };

@@ -35,27 +35,27 @@ unsafe extern "C" {
     fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int;
 }
 
-const SA_SIGINFO: c_int = 4;
-const SA_ONSTACK: c_int = 0x0800_0000;
+pub const SA_SIGINFO: c_int = 4;
+pub const SA_ONSTACK: c_int = 0x0800_0000;
 const SA_RESTART: c_int = 0x1000_0000;
 
 /// Installs the handler, unless the program was started with one or ignores the signal. Called by the constructor.
 pub fn init(signal: u64) {
+    const SIG_IGN: usize = 1;
+    if install(signal as c_int, handle as *const () as usize, SA_SIGINFO | SA_ONSTACK | SA_RESTART, SIG_IGN) {
+        SIGNAL.store(signal as u32, Relaxed);
+    }
+}
+
+/// Installs a handler, which holds all signals back, where the signal's default action (0), or what else is `at_most`, is in place.
+pub fn install(signal: c_int, handler: usize, flags: c_int, at_most: usize) -> bool {
     let mut old = Action { handler: 0, mask: [0; 16], flags: 0, restorer: 0 };
-    let new = Action {
-        handler: handle as *const () as usize,
-        mask: [u64::MAX; 16],
-        flags: SA_SIGINFO | SA_ONSTACK | SA_RESTART,
-        restorer: 0,
-    };
+    let new = Action { handler, mask: [u64::MAX; 16], flags, restorer: 0 };
     // SAFETY: glibc reads `new` and writes `old`; the handler lives as long as the library.
     unsafe {
-        if sigaction(signal as c_int, core::ptr::null(), &raw mut old) == 0
-            && old.handler <= 1
-            && sigaction(signal as c_int, &raw const new, core::ptr::null_mut()) == 0
-        {
-            SIGNAL.store(signal as u32, Relaxed);
-        }
+        sigaction(signal, core::ptr::null(), &raw mut old) == 0
+            && old.handler <= at_most
+            && sigaction(signal, &raw const new, core::ptr::null_mut()) == 0
     }
 }
 
