@@ -99,13 +99,62 @@ fn a_signal_ends_it_after_a_scan() {
 }
 
 #[test]
+fn exec_in_every_form_is_an_end() {
+    for form in ["execve", "execv", "execvp", "execvpe", "execl", "execle", "execlp", "fexecve"] {
+        let run = |fate: &str, options: &str| program("execs.c").args([form, fate]).options(options).run_as_bare();
+        let outcome = run("lose", "");
+        assert_eq!(outcome.stdout, "1 2 3 4 5 6 7 8 9\n", "{form}");
+        let reports = outcome.reports();
+        let ours: Vec<_> = reports.iter().filter(|report| report.exe.ends_with("/execs")).collect();
+        assert_eq!(
+            (ours.len(), ours[0].triggers(), ours[0].total()),
+            (1, vec!["exec"], (1, 1337)),
+            "{form}: {reports:?}"
+        );
+        assert_eq!(
+            (ours[0].leaks[0].status.as_str(), ours[0].leaks[0].functions()[0]),
+            ("confirmed", "lose"),
+            "{form}"
+        );
+        // A program without a leak leaves nothing, and asked for no scan at its end there is none.
+        for (fate, options) in [("keep", ""), ("lose", "scan_at_exit=0")] {
+            let reports = run(fate, options).reports();
+            assert!(
+                reports.iter().all(|report| !report.exe.ends_with("/execs")),
+                "{form} {fate} {options}: {reports:?}"
+            );
+        }
+    }
+}
+
+/// What cannot be started is no end.
+#[test]
+fn exec_that_fails() {
+    let outcome = program("execs.c").args(["nothing", "lose"]).run_as_bare();
+    let report = outcome.report();
+    assert_eq!((report.triggers(), report.total()), (vec!["exec", "exit"], (1, 1337)), "{outcome:?}");
+    assert_eq!(outcome.status.code(), Some(5));
+}
+
+/// Children that are forked to become another program are not scanned.
+#[test]
+fn exec_of_a_child() {
+    for way in ["forked", "vforked"] {
+        let outcome = program("execs.c").args([way, "lose"]).run_as_bare();
+        let reports = outcome.reports();
+        let ours = reports.iter().filter(|report| report.exe.ends_with("/execs")).map(harness::Report::triggers);
+        assert_eq!(ours.collect::<Vec<_>>(), [["exit"]], "{way}: {reports:?}");
+    }
+}
+
+#[test]
 fn exec_begins_a_report_of_its_own() {
     let outcome = program("endings.c").args(["exec", "scan first"]).run();
     assert_eq!(outcome.status.code(), Some(5), "{outcome:?}");
     let files = outcome.files();
     assert_eq!(files.len(), 2, "{outcome:?} {files:?}");
     let reports = outcome.reports();
-    assert!(reports[1].exe.ends_with("/endings") && reports[1].triggers() == ["api"], "{reports:?}");
+    assert!(reports[1].exe.ends_with("/endings") && reports[1].triggers() == ["api", "exec"], "{reports:?}");
     assert!(!reports[0].exe.ends_with("/endings") && reports[0].triggers() == ["exit"], "{reports:?}");
     assert_eq!(reports[0].pid, reports[1].pid);
 }

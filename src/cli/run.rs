@@ -10,7 +10,6 @@ use crate::request::Target;
 use crate::signals::{ENDING, Event, Events, shares_our_group};
 use crate::symbolize::Places;
 use crate::{library, logpath, report, sys};
-use leakscan_report::Trigger;
 use leakscan_report::read::Cause;
 use rustix::process::Pid;
 use std::fs::File;
@@ -182,7 +181,7 @@ fn show(
         }
         report::write(&mut out, &[report], None, &view, &Places::from(&args.places), paint, false)?;
         let ended = !Process { pid: report.process.pid }.is_alive();
-        if ended && report.scans.last().is_some_and(|scan| scan.trigger != Trigger::Exit) && environment.scans_at_exit {
+        if ended && report.scans.last().is_some_and(|scan| !scan.trigger.is_end()) && environment.scans_at_exit {
             writeln!(
                 out,
                 "\nleakscan: process {} ended without a last scan (it was killed, or left by a raw system call)",

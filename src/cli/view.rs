@@ -8,7 +8,7 @@ use crate::paint::{BOLD, CYAN, DIM, GREEN, Paint, RED, YELLOW, printable};
 use crate::select::select;
 use crate::symbolize::{Symbol, Symbolizer, short_name};
 use crate::units::{bytes, count, counted, date, micros, signed};
-use leakscan_report::{Kind, Status, Trigger, Wrong};
+use leakscan_report::{Kind, Status, Wrong};
 use std::collections::HashSet;
 use std::io::{self, Write};
 
@@ -108,7 +108,7 @@ fn verdict(out: &mut dyn Write, scan: &Scan, paint: Paint) -> io::Result<()> {
         let holes = if scan.unseen.is_empty() { "" } else { ", in what was seen (below is what was not)" };
         writeln!(out, "  {}", paint.with(GREEN, format!("no leaks{holes}")))?;
     }
-    if scan.trigger != Trigger::Exit && confirmed.is_none() && suspected.is_some() {
+    if !scan.trigger.is_end() && confirmed.is_none() && suspected.is_some() {
         writeln!(out, "  nothing is confirmed yet: a block must be unreachable in two scans, or at exit")?;
     }
     Ok(())

@@ -22,7 +22,6 @@ use leakscan_engine::scan::fold::{Folds, Key, Seen, freed_since, seen_before};
 use leakscan_engine::scan::mark::{Count, Marker};
 use leakscan_engine::scan::resident::Pages;
 use leakscan_engine::sys::{self, Errno, nr};
-use leakscan_report::Trigger;
 
 pub use crate::report_file::{cut_back, tell};
 
@@ -204,7 +203,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
         let size = blocks.requested(block);
         unreachable += size as u64;
         let leader = leaders.next_if(|leader| leader.block == block);
-        let sure = gathered.all_read && (job.trigger == Trigger::Exit || seen_before(earlier, block, cell.0));
+        let sure = gathered.all_read && (job.trigger.is_end() || seen_before(earlier, block, cell.0));
         let stack = cell.stack().map_or(0, |id| id.get());
         let key = Key { kind: u8::from(leader.is_none()), confirmed: sure, stack };
         let fold = folds.entry(key).ok_or(memory)?;
@@ -217,7 +216,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
             let alone = !TRACKER.stands_for_others(block, cell);
             fold.estimate(size, if alone { 1.0 } else { weight(size, mean) });
         }
-        if mean != 0 && stack == 0 && options.directed && job.trigger != Trigger::Exit {
+        if mean != 0 && stack == 0 && options.directed && !job.trigger.is_end() {
             shared.ledger.wanted.add(size);
         }
         if leader.is_some() { &mut direct } else { &mut indirect }.add(size);

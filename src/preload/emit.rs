@@ -129,11 +129,11 @@ pub fn write(
     let ledger = shared.ledger;
     let leaks = found.stats.direct_blocks + found.stats.indirect_blocks;
     let freed = found.check.confirmed_freed + found.check.suspected_freed;
-    if job.trigger == Trigger::Exit
+    if job.trigger.is_end()
         && ledger.scan.load(Relaxed) == 0
         && leaks + freed == 0
         && misuse::all().next().is_none()
-        && !settings::is_root(settings)
+        && (job.trigger == Trigger::Exec || !settings::is_root(settings))
     {
         return Ok(());
     }

@@ -103,6 +103,14 @@ functions! {
     DLMOPEN, "dlmopen";
     UNDERSCORE_EXIT, "_exit";
     ABORT, "abort";
+    EXECVE, "execve";
+    EXECV, "execv";
+    EXECVP, "execvp";
+    EXECVPE, "execvpe";
+    EXECL, "execl";
+    EXECLE, "execle";
+    EXECLP, "execlp";
+    FEXECVE, "fexecve";
     SBRK, "sbrk", __sbrk;
     MADVISE, "madvise";
     MMAP, "mmap";

@@ -87,7 +87,7 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
         no_memory();
         return None;
     };
-    let in_place = threads == 1 && trigger == Trigger::Exit && can_read_in_place(job);
+    let in_place = threads == 1 && trigger.is_end() && can_read_in_place(job);
     if in_place && glance(job) {
         return None;
     }
@@ -206,7 +206,7 @@ fn glance(job: &mut Job) -> bool {
         unsafe { arena::release_since(mapped) };
         return false;
     };
-    if !settings::is_root(settings) {
+    if job.trigger == Trigger::Exec || !settings::is_root(settings) {
         return true;
     }
     // Where files may not grow without limit, to write one might end the program by SIGXFSZ: a child's task.

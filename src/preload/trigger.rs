@@ -4,7 +4,7 @@
 use crate::settings::Settings;
 use crate::shims::with_registers;
 use crate::state::TRACKER;
-use crate::{ledger, misuse, settings, snapshot, tls};
+use crate::{ledger, misuse, real, settings, snapshot, tls};
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst,
@@ -81,7 +81,7 @@ pub fn request(trigger: Trigger) -> bool {
     if settings::PID.load(Relaxed) != sys::getpid() || LAST.load(Relaxed) {
         return false;
     }
-    let waits = matches!(trigger, Trigger::Exit | Trigger::Api | Trigger::Misuse);
+    let waits = trigger.is_end() || matches!(trigger, Trigger::Api | Trigger::Misuse);
     // A handler of the program's must not run in the midst of it, and could not be let in by the child either.
     let mask = block_signals();
     let mut held = !BUSY.swap(true, AcqRel);
@@ -135,11 +135,24 @@ pub fn last() {
 
 /// The same, where the process may go on after all.
 pub fn maybe_last() {
+    at_end(Trigger::Exit);
+}
+
+fn at_end(trigger: Trigger) {
     if let Some(settings) = settings::get()
         && settings.options.scan_at_exit
         && !nothing_was_ever_there(settings)
     {
-        request(Trigger::Exit);
+        request(trigger);
+    }
+}
+
+/// The program is about to become another one, if that can be started: what it has lost is gone with it. Not in a child that was forked,
+/// mostly for that.
+pub extern "C" fn before_exec() {
+    real::ready();
+    if !settings::FORKED.load(Relaxed) {
+        at_end(Trigger::Exec);
     }
 }
 

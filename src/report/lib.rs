@@ -83,8 +83,17 @@ pub enum Trigger {
     Signal,
     Api,
     Exit,
+    /// The program becomes another one.
+    Exec,
     /// A block was freed twice: the program may be about to end.
     Misuse,
+}
+
+impl Trigger {
+    /// Nothing of the program comes after it.
+    pub const fn is_end(self) -> bool {
+        matches!(self, Trigger::Exit | Trigger::Exec)
+    }
 }
 
 /// How a block was freed the wrong way.
@@ -113,7 +122,7 @@ macro_rules! words {
 }
 words!(Kind { Direct = "direct", Indirect = "indirect", Possible = "possible" });
 words!(Status { Confirmed = "confirmed", Suspected = "suspected" });
-words!(Trigger { Interval = "interval", Signal = "signal", Api = "api", Exit = "exit", Misuse = "misuse" });
+words!(Trigger { Interval = "interval", Signal = "signal", Api = "api", Exit = "exit", Exec = "exec", Misuse = "misuse" });
 words!(Wrong { Mismatch = "mismatch", DoubleFree = "double-free", WildFree = "wild-free" });
 
 /// The process that a report is about. Text fields are raw bytes; `args` is the command line, arguments joined by a space.

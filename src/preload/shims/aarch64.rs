@@ -215,6 +215,48 @@ export_open! {
     "dlmopen", DLMOPEN, "w2" => crate::deepbind::opening_apart;
 }
 
+/// exec in its forms, of which some take any number of arguments: a scan, and a jump to the real one.
+macro_rules! export_exec {
+    ($($name:literal, $real:ident;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    ".cfi_startproc",
+                    "stp x29, x30, [sp, #-80]!",
+                    ".cfi_def_cfa_offset 80", ".cfi_offset 29, -80", ".cfi_offset 30, -72",
+                    "mov x29, sp",
+                    "stp x0, x1, [sp, #16]", "stp x2, x3, [sp, #32]", "stp x4, x5, [sp, #48]", "stp x6, x7, [sp, #64]",
+                    "bl {before}",
+                    "ldp x0, x1, [sp, #16]", "ldp x2, x3, [sp, #32]", "ldp x4, x5, [sp, #48]", "ldp x6, x7, [sp, #64]",
+                    "ldp x29, x30, [sp], #80",
+                    ".cfi_def_cfa_offset 0", ".cfi_restore 29", ".cfi_restore 30",
+                    "adrp x9, {real}",
+                    "ldr x9, [x9, :lo12:{real}]",
+                    "br x9",
+                    ".cfi_endproc",
+                    before = sym crate::trigger::before_exec,
+                    real = sym crate::real::$real
+                )
+            }
+        };)+
+    };
+}
+
+export_exec! {
+    "execve", EXECVE;
+    "execv", EXECV;
+    "execvp", EXECVP;
+    "execvpe", EXECVPE;
+    "execl", EXECL;
+    "execle", EXECLE;
+    "execlp", EXECLP;
+    "fexecve", FEXECVE;
+}
+
 /// Operators go by the C++ runtime's.
 pub const CAN_BE_DIRECT: bool = false;
 

@@ -203,6 +203,47 @@ export_open! {
     "dlmopen", DLMOPEN, "edx", "8" => crate::deepbind::opening_apart;
 }
 
+/// exec in its forms, of which some take any number of arguments: a scan, and a jump to the real one.
+macro_rules! export_exec {
+    ($($name:literal, $real:ident;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    ".cfi_startproc",
+                    "push rdi", ".cfi_adjust_cfa_offset 8", "push rsi", ".cfi_adjust_cfa_offset 8",
+                    "push rdx", ".cfi_adjust_cfa_offset 8", "push rcx", ".cfi_adjust_cfa_offset 8",
+                    "push r8", ".cfi_adjust_cfa_offset 8", "push r9", ".cfi_adjust_cfa_offset 8",
+                    "push rax", ".cfi_adjust_cfa_offset 8",
+                    "call {before}",
+                    "pop rax", ".cfi_adjust_cfa_offset -8",
+                    "pop r9", ".cfi_adjust_cfa_offset -8", "pop r8", ".cfi_adjust_cfa_offset -8",
+                    "pop rcx", ".cfi_adjust_cfa_offset -8", "pop rdx", ".cfi_adjust_cfa_offset -8",
+                    "pop rsi", ".cfi_adjust_cfa_offset -8", "pop rdi", ".cfi_adjust_cfa_offset -8",
+                    "jmp qword ptr [rip + {real}]",
+                    ".cfi_endproc",
+                    before = sym crate::trigger::before_exec,
+                    real = sym crate::real::$real
+                )
+            }
+        };)+
+    };
+}
+
+export_exec! {
+    "execve", EXECVE;
+    "execv", EXECV;
+    "execvp", EXECVP;
+    "execvpe", EXECVPE;
+    "execl", EXECL;
+    "execle", EXECLE;
+    "execlp", EXECLP;
+    "fexecve", FEXECVE;
+}
+
 /// Operators can do without the C++ runtime's.
 pub const CAN_BE_DIRECT: bool = true;
 

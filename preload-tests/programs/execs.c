@@ -1,0 +1,37 @@
+// Loses or keeps one block of 1337 bytes, and becomes echo by the form of exec that the first argument names, or in a child.
+#include "test.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/wait.h>
+
+#define ECHO "/bin/echo"
+#define WORDS "echo", "1", "2", "3", "4", "5", "6", "7", "8", "9", (char *)0
+static char *words[] = {WORDS};
+extern char **environ;
+static void *volatile kept;
+static NOINLINE void lose(void) { memset(malloc(1337), 0, 1337); }
+static NOINLINE void keep(void) { kept = malloc(1337); }
+
+int main(int count, char **given) {
+    check(count == 3);
+    const char *form = given[1];
+    below(is(given[2], "lose") ? lose : keep);
+    if (is(form, "execve")) execve(ECHO, words, environ);
+    if (is(form, "execv")) execv(ECHO, words);
+    if (is(form, "execvp")) execvp("echo", words);
+    if (is(form, "execvpe")) execvpe("echo", words, environ);
+    if (is(form, "execl")) execl(ECHO, WORDS);
+    if (is(form, "execle")) execle(ECHO, WORDS, environ);
+    if (is(form, "execlp")) execlp("echo", WORDS);
+    if (is(form, "fexecve")) fexecve(open(ECHO, O_RDONLY), words, environ);
+    if (is(form, "nothing")) {
+        check(execv("/nowhere/at all", words) == -1 && errno == ENOENT);
+        return 5;
+    }
+    int status;
+    if (is(form, "forked") && fork() == 0) execv(ECHO, words);
+    if (is(form, "vforked") && vfork() == 0) execv(ECHO, words);
+    check(wait(&status) > 0 && status == 0);
+    return 0;
+}
