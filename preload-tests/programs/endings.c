@@ -17,6 +17,11 @@ static void *thread_that_ends(void *_) {
     (void)_;
     return 0;
 }
+static struct sigaction before;
+static void chain(int number, siginfo_t *info, void *context) {
+    if (before.sa_flags & SA_SIGINFO) before.sa_sigaction(number, info, context);
+    else signal(number, SIG_DFL), raise(number);
+}
 static int holds[2];
 static void *thread_that_holds(void *_) {
     (void)_;
@@ -57,6 +62,11 @@ int main(int count, char **words) {
     if (is(way, "kill")) raise(SIGKILL);
     if (is(way, "assert")) assert(count == 0);
     if (is(way, "trap")) __builtin_trap();
+    if (is(way, "chained")) {
+        struct sigaction mine = {.sa_sigaction = chain, .sa_flags = SA_SIGINFO};
+        check(sigaction(SIGTERM, &mine, &before) == 0);
+        raise(SIGTERM);
+    }
     if (is(way, "alarm")) {
         alarm(1);
         for (;;) pause();

@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define ECHO "/bin/echo"
 #define WORDS "echo", "1", "2", "3", "4", "5", "6", "7", "8", "9", (char *)0
@@ -25,6 +27,14 @@ int main(int count, char **given) {
     if (is(form, "execle")) execle(ECHO, WORDS, environ);
     if (is(form, "execlp")) execlp("echo", WORDS);
     if (is(form, "fexecve")) fexecve(open(ECHO, O_RDONLY), words, environ);
+    if (is(form, "no_program")) {
+        // As executable as a file can be, and of no format that the kernel knows.
+        char path[] = "no_program.XXXXXX";
+        int file = mkstemp(path);
+        check(file >= 0 && write(file, "\1\2\3", 3) == 3 && fchmod(file, 0700) == 0 && close(file) == 0);
+        check(execv(path, words) == -1 && errno == ENOEXEC && unlink(path) == 0);
+        return 5;
+    }
     if (is(form, "nothing")) {
         check(execv("/nowhere/at all", words) == -1 && errno == ENOENT);
         return 5;

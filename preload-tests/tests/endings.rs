@@ -82,7 +82,7 @@ fn earlier_scans_outlast_a_sudden_end() {
 /// With `fatal=1` a signal that ends the program is told first; the program ends as it would.
 #[test]
 fn a_signal_ends_it_after_a_scan() {
-    for by in ["segv", "fault", "term", "assert", "trap", "alarm"] {
+    for by in ["segv", "fault", "term", "assert", "trap", "alarm", "chained"] {
         let outcome = end(by, "fatal=1");
         let report = outcome.report();
         assert_eq!((report.triggers(), report.total()), (vec!["exit"], (1, 1337)), "{by}: {outcome:?}");
@@ -130,10 +130,12 @@ fn exec_in_every_form_is_an_end() {
 /// What cannot be started is no end.
 #[test]
 fn exec_that_fails() {
-    let outcome = program("execs.c").args(["nothing", "lose"]).run_as_bare();
-    let report = outcome.report();
-    assert_eq!((report.triggers(), report.total()), (vec!["exec", "exit"], (1, 1337)), "{outcome:?}");
-    assert_eq!(outcome.status.code(), Some(5));
+    for (what, triggers) in [("nothing", vec!["exit"]), ("no_program", vec!["exec", "exit"])] {
+        let outcome = program("execs.c").args([what, "lose"]).run_as_bare();
+        let report = outcome.report();
+        assert_eq!((report.triggers(), report.total()), (triggers, (1, 1337)), "{outcome:?}");
+        assert_eq!(outcome.status.code(), Some(5));
+    }
 }
 
 /// Children that are forked to become another program are not scanned.

@@ -165,6 +165,18 @@ fn leakscan_run_shows_every_process_that_reported() {
 }
 
 #[test]
+fn leakscan_run_shows_what_was_lost_before_an_exec() {
+    let leaky = source("execs.c");
+    let folder = tempfile::tempdir().unwrap();
+    let log = format!("--log-path={}/leakscan.%p", folder.path().display());
+    let output = command(["run", &log, "--fail-on-leak", "--"]).arg(&leaky).args(["execv", "lose"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), text.matches("lose").count() > 0), (Some(23), true), "{text}");
+    let output = command(["run", &log, "--fail-on-leak", "--"]).arg(&leaky).args(["execv", "keep"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn leakscan_run_lets_glibc_ask_for_large_pages() {
     let leaky = source("forks.c");
     let folder = tempfile::tempdir().unwrap();

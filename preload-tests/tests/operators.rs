@@ -49,7 +49,13 @@ fn what_is_kept_or_deleted_is_no_leak() {
 
 #[test]
 fn bad_alloc_and_new_handler_work() {
-    form("failures", "").run_as_bare().expect_clean();
+    for options in ["", "sample=1"] {
+        let outcome = form("failures", "").options(options).run_as_bare();
+        outcome.expect_clean();
+        // The exceptions' own blocks are nobody else's.
+        let report = outcome.report();
+        assert_eq!(report.misuses.len(), 0, "{report:?}");
+    }
 }
 
 #[test]

@@ -120,7 +120,9 @@ fn attend(child: &mut Child, events: &Events) -> io::Result<ExitStatus> {
 fn collect(environment: &Environment, root: u32) -> Vec<Report> {
     let ours = |path: &std::path::PathBuf| logpath::header(path).is_some_and(|header| header.run == environment.token);
     let mut reports = Vec::new();
-    for path in logpath::files(&environment.log_path, None).into_iter().filter(ours) {
+    // What a process reported before it became another one has been moved aside by that one's report.
+    let before = logpath::files(&format!("{}.old", environment.log_path), None);
+    for path in before.into_iter().chain(logpath::files(&environment.log_path, None)).filter(ours) {
         match settled(&path) {
             Ok(report) => reports.push(report),
             Err(error) => eprintln!("leakscan: {error}"),

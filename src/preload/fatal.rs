@@ -27,9 +27,17 @@ pub fn init() {
 }
 
 unsafe extern "C" fn handle(signal: c_int, info: *const i32, _: *const c_void) {
+    const MEMORY_FAILED_ELSEWHERE: i32 = 5;
     trigger::last();
+    // The default action, even where a handler of the program's has called this one.
+    let action = [0usize; 4];
+    // SAFETY: the kernel reads the four words.
+    let _ = unsafe { sys::call(nr::RT_SIGACTION, [signal as usize, action.as_ptr() as usize, 0, 8, 0, 0]) };
     // SAFETY: the kernel gives a siginfo: number, errno, code.
-    let faulted = unsafe { *info.add(2) } > 0 && [SIGILL, SIGBUS, SIGFPE, SIGSEGV].contains(&signal);
+    let code = unsafe { *info.add(2) };
+    let faulted = code > 0
+        && [SIGILL, SIGBUS, SIGFPE, SIGSEGV].contains(&signal)
+        && !(signal == SIGBUS && code == MEMORY_FAILED_ELSEWHERE);
     if !faulted {
         // Held back until we return. A fault comes again by itself, so that a core file shows where.
         let args = [sys::getpid() as usize, sys::gettid() as usize, signal as usize, 0, 0, 0];

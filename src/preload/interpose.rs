@@ -79,7 +79,7 @@ fn fresh(addr: usize, old: usize) -> usize {
 #[inline(always)]
 fn born(addr: usize, size: usize, caller: Caller) -> usize {
     if addr == 0 {
-        bundled::failed();
+        failed();
     } else if state::on() {
         track(addr, size, caller);
     }
@@ -91,6 +91,9 @@ fn born(addr: usize, size: usize, caller: Caller) -> usize {
 #[inline(never)]
 pub fn failed() -> usize {
     bundled::failed();
+    if let Some(thread) = tls::current() {
+        thread.operator.refuse();
+    }
     0
 }
 
@@ -104,7 +107,7 @@ fn track(addr: usize, size: usize, caller: Caller) {
     let (caller, size) = match thread.operator.take() {
         // The note of an operator new that has called us: its caller's frame is near above ours. Any other note is stale:
         // an operator new of the program's own that did not allocate.
-        Some(operator) if operator.has_called(caller.sp) => {
+        Some(operator) if operator.has_called(caller.sp, size) => {
             let Operator { sp, fp, family, .. } = operator;
             let size = if family == Family::NewAligned { operator.asked(size) } else { size };
             (Caller { sp, fp, family }, size)

@@ -37,6 +37,8 @@ pub struct Note {
 }
 
 pub const DELETES: u32 = 8;
+/// An operator new has been refused its block: it may ask again, or allocate its exception.
+const REFUSED: u32 = 16;
 
 /// What a [`Note`] says.
 #[derive(Clone, Copy)]
@@ -45,6 +47,7 @@ pub struct Operator {
     pub fp: usize,
     pub family: Family,
     pub deletes: bool,
+    refused: bool,
     size: u32,
 }
 
@@ -56,11 +59,12 @@ impl Operator {
         if self.size != 0 && more < 4096 && more < size { size - more } else { size }
     }
 
-    /// Whether an operator new that this is the note of has called the malloc whose caller's stack pointer is `sp`: its own
-    /// caller's frame is near above.
+    /// Whether an operator new that this is the note of has called the malloc of `size` bytes whose caller's stack pointer is `sp`: its
+    /// own caller's frame is near above. After a refusal it asks for as much again.
     #[inline(always)]
-    pub const fn has_called(&self, sp: usize) -> bool {
-        !self.deletes && self.sp > sp && self.sp - sp < 512
+    pub const fn has_called(&self, sp: usize, size: usize) -> bool {
+        let same = !self.refused || self.size != 0 && self.asked(size) as u32 == self.size;
+        !self.deletes && self.sp > sp && self.sp - sp < 512 && same
     }
 }
 
@@ -77,6 +81,7 @@ impl Note {
             fp: self.fp.get(),
             family: Family::of(what),
             deletes: what & DELETES != 0,
+            refused: what & REFUSED != 0,
             size: self.size.get(),
         })
     }
@@ -86,6 +91,11 @@ impl Note {
         let operator = self.get()?;
         self.sp.set(0);
         Some(operator)
+    }
+
+    /// The block that was asked for meanwhile is refused.
+    pub fn refuse(&self) {
+        self.what.set(self.what.get() | REFUSED);
     }
 
     /// `what` as in [`Note::what`].

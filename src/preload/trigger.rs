@@ -156,6 +156,18 @@ pub extern "C" fn before_exec() {
     }
 }
 
+/// The same, where the file is given by its path. A program may try one place after the other.
+pub extern "C" fn before_exec_of(path: *const core::ffi::c_char) {
+    const AT_FDCWD: usize = -100isize as usize;
+    const X_OK: usize = 1;
+    // SAFETY: the kernel reads the path, as it is about to do.
+    if unsafe { sys::call(nr::FACCESSAT, [AT_FDCWD, path as usize, X_OK, 0, 0, 0]) }.is_ok() {
+        before_exec();
+    } else {
+        real::ready();
+    }
+}
+
 /// Whether this process has allocated nothing, was never scanned, and would leave no report without a leak.
 fn nothing_was_ever_there(settings: &Settings) -> bool {
     TRACKER.live.leaves().next().is_none()

@@ -62,6 +62,7 @@ pub mod nr {
     pub const NEWFSTATAT: usize = 79;
     pub const READLINKAT: usize = 78;
     pub const RENAMEAT: usize = 38;
+    pub const FACCESSAT: usize = 48;
     pub const PRLIMIT64: usize = 261;
     pub const PROCESS_VM_READV: usize = 270;
     pub const UNSHARE: usize = 97;

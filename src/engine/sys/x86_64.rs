@@ -62,6 +62,7 @@ pub mod nr {
     pub const NEWFSTATAT: usize = 262;
     pub const READLINKAT: usize = 267;
     pub const RENAMEAT: usize = 264;
+    pub const FACCESSAT: usize = 269;
     pub const PRLIMIT64: usize = 302;
     pub const PROCESS_VM_READV: usize = 310;
     pub const UNSHARE: usize = 272;

@@ -165,7 +165,12 @@ fn common_at<'b>(frames: &impl Fn(usize) -> Option<&'b [u8]>, entry: usize, numb
             b'L' => drop(augmentation.byte()?),
             b'P' => {
                 // The personality's address, of 4 or 8 bytes.
-                let len = match augmentation.byte()? & 0x0f {
+                let len = match augmentation.byte()? {
+                    // Aligned.
+                    0x50..0x60 => return None,
+                    encoding => encoding & 0x0f,
+                };
+                let len = match len {
                     0x03 | 0x0b => 4,
                     0x00 | 0x04 | 0x0c => 8,
                     _ => return None,

@@ -24,7 +24,7 @@ use core::sync::atomic::Ordering::Relaxed;
 const ENTRIES: usize = 4096;
 /// States that were missed once: only the second time is a stack kept, so that passing ones do not push others out.
 const MISSED: usize = 2048;
-const CHECKS: usize = 1 << 15;
+const CHECKS: usize = 3 << 13;
 /// An entry that was wrong so often goes.
 const PATIENCE: u8 = 64;
 /// A frame needs three at most.

@@ -205,7 +205,7 @@ export_open! {
 
 /// exec in its forms, of which some take any number of arguments: a scan, and a jump to the real one.
 macro_rules! export_exec {
-    ($($name:literal, $real:ident;)+) => {
+    ($($name:literal, $real:ident => $before:path;)+) => {
         $(const _: () = {
             /// # Safety
             /// As the C function of that name.
@@ -225,7 +225,7 @@ macro_rules! export_exec {
                     "pop rsi", ".cfi_adjust_cfa_offset -8", "pop rdi", ".cfi_adjust_cfa_offset -8",
                     "jmp qword ptr [rip + {real}]",
                     ".cfi_endproc",
-                    before = sym crate::trigger::before_exec,
+                    before = sym $before,
                     real = sym crate::real::$real
                 )
             }
@@ -234,14 +234,14 @@ macro_rules! export_exec {
 }
 
 export_exec! {
-    "execve", EXECVE;
-    "execv", EXECV;
-    "execvp", EXECVP;
-    "execvpe", EXECVPE;
-    "execl", EXECL;
-    "execle", EXECLE;
-    "execlp", EXECLP;
-    "fexecve", FEXECVE;
+    "execve", EXECVE => crate::trigger::before_exec_of;
+    "execv", EXECV => crate::trigger::before_exec_of;
+    "execvp", EXECVP => crate::trigger::before_exec;
+    "execvpe", EXECVPE => crate::trigger::before_exec;
+    "execl", EXECL => crate::trigger::before_exec_of;
+    "execle", EXECLE => crate::trigger::before_exec_of;
+    "execlp", EXECLP => crate::trigger::before_exec;
+    "fexecve", FEXECVE => crate::trigger::before_exec;
 }
 
 /// Operators can do without the C++ runtime's.
