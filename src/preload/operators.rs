@@ -1,7 +1,8 @@
 //! The C++ operators new and delete: whether they are the C++ runtime's, which do no more than to call malloc and free, so that the
 //! entries may do that themselves; else the entries note who called, and call the real ones.
 
-use crate::{real, state, symbols};
+use crate::symbols::Search;
+use crate::{real, state};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 
@@ -13,6 +14,7 @@ pub fn are_plain() -> bool {
     if state::BYPASSED.load(Relaxed) {
         return false;
     }
+    let before = Search::before_us();
     let mut runtime = AddrRange::new(0, 0);
     real::operators().all(|(address, name)| {
         let plain = address == 0 || runtime.contains(address) || {
@@ -22,6 +24,6 @@ pub fn are_plain() -> bool {
             let name = path.iter().rposition(|&byte| byte == b'/').map_or(&path[..0], |slash| &path[slash..]);
             RUNTIMES.iter().any(|runtime| name.starts_with(runtime))
         };
-        plain && !symbols::may_come_before_us(name)
+        plain && !before.may_exist(name)
     })
 }

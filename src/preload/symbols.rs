@@ -120,8 +120,18 @@ struct Table {
 
 impl Search {
     pub fn new() -> Self {
+        Self::among(tables())
+    }
+
+    /// Among the files whose definitions the program finds before ours.
+    pub fn before_us() -> Self {
+        let ours = own::data();
+        Self::among(files().take_while(|file| !ours.contains(file.dynamic())).map(|file| Table::of(file.0)))
+    }
+
+    fn among(tables: impl Iterator<Item = Table>) -> Self {
         let mut search = Self { tables: [Table::default(); CACHED], count: 0 };
-        for (place, table) in search.tables.iter_mut().zip(tables()) {
+        for (place, table) in search.tables.iter_mut().zip(tables) {
             *place = table;
             search.count += 1;
         }
@@ -136,14 +146,6 @@ impl Search {
         self.tables[..self.count].iter().any(defines)
             || self.count == CACHED && tables().skip(CACHED).any(|table| defines(&table))
     }
-}
-
-/// Whether the name may have a definition that the program finds before ours.
-pub fn may_come_before_us(name: &CStr) -> bool {
-    let (ours, hash) = (own::data(), hash(name));
-    let before = files().take_while(|file| !ours.contains(file.dynamic()));
-    // SAFETY: as in `Search::may_exist`.
-    before.map(|file| Table::of(file.0)).any(|table| unsafe { table.defines(name, hash) })
 }
 
 /// The one that `DT_GNU_HASH` is made of.

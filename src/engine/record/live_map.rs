@@ -160,18 +160,10 @@ impl LiveMap {
     /// The caller owns the block: the real allocator has just returned it to this thread.
     #[inline]
     pub fn set(&self, addr: usize, cell: Cell) -> bool {
-        let leaf = match self.leaf(addr) {
-            Some(leaf) => leaf,
-            None => match self.grow(addr) {
-                Some(leaf) => leaf,
-                None => return false,
-            },
-        };
-        let at = (leaf + (addr % LEAF_SPAN) / 16 * 2) as *mut u32;
-        // SAFETY: `at` lies in the leaf's LEAF_BYTES; the two half cells belong to the block at `addr`, which is 32 bytes
-        // at least and the caller's own, so no other thread writes them.
-        unsafe { at.write_unaligned(cell.0) };
-        true
+        // SAFETY: the root is mapped, and the address in user space.
+        self.root.load(Ordering::Relaxed) != 0
+            && addr >> sys::USER_BITS == 0
+            && unsafe { self.set_ready(addr, cell) || self.grow(addr).is_some() && self.set_ready(addr, cell) }
     }
 
     /// What the map knows of the block that starts at `addr`.
@@ -190,21 +182,14 @@ impl LiveMap {
     /// free, after which the address may be another thread's.
     #[inline]
     pub fn take(&self, addr: usize) -> Option<Cell> {
-        if !addr.is_multiple_of(16) {
+        if self.root.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let at = (self.leaf(addr)? + (addr % LEAF_SPAN) / 16 * 2) as *mut u32;
-        // SAFETY: as in `get` and `set`; the caller is freeing the block.
-        let cell = Cell(unsafe { at.read_unaligned() });
-        if !cell.is_start() {
-            return None;
-        }
-        // SAFETY: as above.
-        unsafe { at.write_unaligned(cell.0 & !1) };
-        Some(cell)
+        // SAFETY: the root is mapped.
+        unsafe { self.take_ready(addr) }
     }
 
-    /// As [`Self::take`], in fewer instructions.
+    /// As [`Self::take`], for who knows that there is a root.
     ///
     /// # Safety
     /// [`Self::init`] has succeeded.
@@ -221,7 +206,7 @@ impl LiveMap {
             return None;
         }
         let at = (leaf + unit % LEAF_CELLS * 2) as *mut u32;
-        // SAFETY: as in `get` and `set`; the caller is freeing the block.
+        // SAFETY: as in `set_ready`; the caller is freeing the block.
         unsafe {
             let cell = Cell(at.read_unaligned());
             if !cell.is_start() {
@@ -233,7 +218,7 @@ impl LiveMap {
         }
     }
 
-    /// As [`Self::set`], in fewer instructions, where there has been a block nearby. `false` if not: then nothing has been done.
+    /// As [`Self::set`], where there has been a block nearby. `false` if not: then nothing has been done.
     ///
     /// # Safety
     /// [`Self::init`] has succeeded, and `addr` is a block's in user space.
@@ -244,7 +229,8 @@ impl LiveMap {
         if leaf == 0 {
             return false;
         }
-        // SAFETY: as in `set`.
+        // SAFETY: it lies in the leaf's LEAF_BYTES; the two half cells belong to the block at `addr`, which is 32 bytes at least and the
+        // caller's own, so no other thread writes them.
         unsafe { ((leaf + addr / 16 % LEAF_CELLS * 2) as *mut u32).write_unaligned(cell.0) };
         true
     }

@@ -93,7 +93,7 @@ impl Entry {
     }
 }
 
-/// One thread's. About 1.8 MiB of address space; only what is used is ever touched.
+/// One thread's. About 1 MiB of address space; only what is used is ever touched.
 #[repr(C)]
 pub struct Memo {
     entries: [Entry; ENTRIES],

@@ -275,6 +275,7 @@ macro_rules! export_operators {
                     "4:", "mov r10, rsp", "mov r11, rbp", concat!("mov eax, ", $family), "call {note}", "jmp 3b",
                     "5:", "lea rax, [rip + {real}]", "call {late}", "jmp rax",
                     ".cfi_endproc",
+                    // Not all have a direct way, but each operand must be named.
                     "/* {direct} {malloc} {delete} */",
                     sp = const offset_of!(Thread, operator) + offset_of!(Note, sp),
                     fp = const offset_of!(Thread, operator) + offset_of!(Note, fp),
@@ -298,7 +299,7 @@ macro_rules! export_new {
         export_operators! {
             $($name, $real, $family, [
                 "cmp byte ptr [rip + {direct}], 0", "je 6f",
-                "lea rax, [rsp]",
+                "mov rax, rsp",
                 "push rsi", ".cfi_adjust_cfa_offset 8", "push rdi", ".cfi_adjust_cfa_offset 8",
                 "sub rsp, 8", ".cfi_adjust_cfa_offset 8",
                 "cmp rdi, 1", "adc rdi, 0",
