@@ -11,7 +11,7 @@ use leakscan_engine::StackId;
 use leakscan_engine::record::live_map::{Cell, Family, SLACK_ELSEWHERE};
 use leakscan_engine::record::{Chosen, New, TRAILER};
 use leakscan_engine::unwind::Start;
-use leakscan_engine::unwind::memo::Memo;
+use leakscan_engine::unwind::memo::{Ids, Memo};
 use leakscan_engine::unwind::walk::Trace;
 use state::{TRACKER, UNWINDER};
 use tls::Operator;
@@ -167,7 +167,7 @@ unsafe fn unknown(thread: &tls::Thread, start: Start, known: Option<StackId>) ->
         match thread.memo() {
             None => {
                 UNWINDER.walk(start, own, depth, &thread.nodes, trace);
-                thread.remembered(trace.hash).and_then(StackId::new).or_else(|| intern(thread, trace))
+                thread.ids.get(trace.hash).or_else(|| intern(&thread.ids, trace))
             }
             Some(mut memo) => {
                 let id = known.or_else(|| pieced(thread, memo.as_mut(), start, depth, trace));
@@ -206,29 +206,26 @@ unsafe fn pieced(
     let own = thread.stack.get();
     // SAFETY: by this function's own contract.
     let pieced = unsafe { UNWINDER.piece_together(memo, start, own, depth, &thread.nodes, trace) };
-    let id = thread.remembered(pieced.hash).and_then(StackId::new).or_else(|| {
-        if !pieced.traced {
-            if let Some(id) = TRACKER.depot.known(pieced.hash) {
-                thread.remember(pieced.hash, id.get());
-                return Some(id);
-            }
-            // SAFETY: as above.
-            unsafe { UNWINDER.walk_again(memo, start, own, depth, &thread.nodes, trace) };
-        }
-        intern(thread, trace)
+    let known = memo.ids.get(pieced.hash).or_else(|| {
+        let known = TRACKER.depot.known(pieced.hash)?;
+        memo.ids.set(pieced.hash, known);
+        Some(known)
     });
-    memo.learn(&pieced, id.map_or(0, StackId::get));
-    id
+    let id = known.or_else(|| {
+        memo.complete(trace);
+        intern(&memo.ids, trace)
+    })?;
+    // SAFETY: as above, with the same.
+    unsafe { UNWINDER.learn(memo, depth, &thread.nodes, &pieced, id, known.is_some()) };
+    Some(id)
 }
 
 #[cold]
 #[inline(never)]
-fn intern(thread: &tls::Thread, trace: &Trace) -> Option<StackId> {
-    let id = TRACKER.depot.intern(trace.hash, trace.frames());
-    if let Some(id) = id {
-        thread.remember(trace.hash, id.get());
-    }
-    id
+fn intern<const N: usize>(ids: &Ids<N>, trace: &Trace) -> Option<StackId> {
+    let id = TRACKER.depot.intern(trace.hash, trace.frames())?;
+    ids.set(trace.hash, id);
+    Some(id)
 }
 
 #[inline(never)]

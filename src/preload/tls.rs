@@ -14,13 +14,13 @@ use leakscan_engine::lock::Lock;
 use leakscan_engine::record::live_map::Family;
 use leakscan_engine::record::sampler::Sampler;
 use leakscan_engine::sys;
-use leakscan_engine::unwind::memo::Memo;
+use leakscan_engine::unwind::memo::{Ids, Memo};
 use leakscan_engine::unwind::walk::{NodeCache, Trace};
 use leakscan_engine::unwind::{OwnStack, RETURN_BELOW_CFA};
 
 const GONE: usize = 1;
 const SLAB: usize = 16;
-/// Remembered stacks per thread (hash and id, 16 bytes each).
+/// Remembered stacks of a thread without a memo.
 const IDS: usize = 512;
 
 /// From where an operator new or delete was called, until its malloc or free is entered. Written by the operators' entries
@@ -139,7 +139,7 @@ pub struct Thread {
     pub alternate: Alternate,
     pub sampler: Sampler,
     pub trace: Cell<Trace>,
-    ids: [Cell<(u64, u32)>; IDS],
+    pub ids: Ids<IDS>,
     pub nodes: NodeCache,
     /// Stacks taken, up to [`WARM`]; then the memo, if there is one. 0: none.
     stacks: Cell<u32>,
@@ -186,17 +186,6 @@ impl Thread {
         let memo = NonNull::from(memo);
         self.memo.set(memo.as_ptr() as usize);
         Some(memo)
-    }
-
-    /// The id remembered for a stack's hash.
-    #[inline]
-    pub fn remembered(&self, hash: u64) -> Option<u32> {
-        let (known, id) = self.ids[(hash >> 32) as usize % IDS].get();
-        (known == hash && id != 0).then_some(id)
-    }
-    #[inline]
-    pub fn remember(&self, hash: u64, id: u32) {
-        self.ids[(hash >> 32) as usize % IDS].set((hash, id));
     }
 }
 

@@ -92,8 +92,8 @@ impl Rule {
         self.kind() == Kind::End as u64
     }
     /// The return address has no place that the stack pointer tells.
-    pub(super) const fn is_plain(self) -> bool {
-        false
+    pub(super) const fn plain_caller(self, _: usize, _: usize) -> Option<(usize, usize)> {
+        None
     }
     /// Where the caller's frame is depends on the frame pointer.
     pub(super) const fn uses_fp(self) -> bool {

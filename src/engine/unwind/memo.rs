@@ -1,4 +1,4 @@
-//! The *memo* layer: whole stacks of a thread, found again by where they begin and verified slot by slot.
+//! The *memo* layer: parts of a thread's stacks, found again by where they begin and verified slot by slot.
 //!
 //! An entry is found by the state of its first frame (return address and stack pointer) and holds the slots at which the
 //! outer return addresses lay, and those addresses. On a hit every slot is read again and compared, from the inside out. Equal
@@ -7,100 +7,121 @@
 //! compared too. The reading is safe for the same reason: a slot is read only after all that says where it lies was found
 //! unchanged.
 //!
-//! At the first difference the frames before it stand, and the search goes on with the frame that was found there instead. A
-//! hit takes about 6 ns and 0.4 ns for each frame. Stacks through signal handlers or code without a file are never kept, and
-//! a library that is closed empties all memos.
+//! What is not known is walked and kept, not to the outermost frame but to the next *border*: a state whose hash says so, one in
+//! [`BETWEEN`]. So the outer parts of many stacks are kept once, and a new one costs its inner frames (the idea is that of
+//! content-defined chunks: Muthitacharoen, Chen, Mazieres, "A Low-bandwidth Network File System", 2001). At the first difference the
+//! frames before it stand, and the search goes on with the frame that was found there instead; where that is the same function at
+//! another of its calls, what lies behind it is what the entry says. A stack that was put together again becomes an entry of its own.
+//!
+//! A whole stack takes about 6 ns and 0.4 ns for each frame. Parts through signal handlers or code without a file are never kept,
+//! and a library that is closed empties all memos.
 #![allow(unsafe_code)] // reads the live stack
 
-use super::arch::{Registers, Rule};
-use super::last::Last;
-use super::walk::{NodeCache, Trace};
+mod check;
+mod ids;
+mod join;
+mod record;
+
+use super::walk::{Ended, NodeCache, Trace};
 use super::{OwnStack, Start, Unwinder};
 use crate::StackId;
 use crate::arena::Zeroed;
 use crate::record::depot::{MAX_DEPTH, POWERS};
+use check::{Check, Verified, read, sibling, verify};
 use core::sync::atomic::Ordering::Relaxed;
+use record::Recorder;
 
-const ENTRIES: usize = 4096;
-/// States that were missed once: only the second time is a stack kept, so that passing ones do not push others out.
-const MISSED: usize = 2048;
+pub use ids::Ids;
+pub(super) use record::{Nobody, Watch};
+
+const SETS: usize = 1024;
+/// Entries of a set: stacks that begin in the same place and differ further out.
+const WAYS: usize = 4;
 const CHECKS: usize = 3 << 13;
-/// An entry that was wrong so often goes.
-const PATIENCE: u8 = 64;
+const IDS: usize = 1 << 13;
+/// An entry goes when it was wrong so much: what was not found counts more than what was found in a sibling's place.
+const PATIENCE: u16 = 1024;
+const WRONG: u16 = 16;
+const SIBLING: u16 = 1;
 /// A frame needs three at most.
 const MOST: usize = 3 * MAX_DEPTH;
+/// Frames from border to border, on average.
+const BETWEEN: u64 = 8;
 
-/// What must be found at a place for the stack to be the same. (Entries are found by their stack pointer: the same stack has the same
-/// addresses.)
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Check {
-    value: usize,
-    /// An address in the stack, or that of [`NodeCache::fp`].
-    place: usize,
-    /// The hash of all frames of the entry up to this one.
-    hash: u64,
-    /// Bit 0: no return address, but a word that says where a frame lies. Bits 3 to 47: where the frame pointer of the frame behind this
-    /// return address lies; 0 if it was never saved. Above: the frames up to this one.
-    about: usize,
-}
-
-impl Check {
-    const WORD: usize = 1;
-    const FRAMES: u32 = 48;
-
-    const fn fp_from(&self) -> usize {
-        self.about & ((1 << Self::FRAMES) - 8)
-    }
-    const fn frames(&self) -> usize {
-        self.about >> Self::FRAMES
-    }
-    /// Something else is there.
-    const fn fails(&self, at: usize) -> Verified {
-        if self.about & Self::WORD == 0 { Verified::Until(at) } else { Verified::Moved }
-    }
-}
-
-/// A stack, or the outer part of one.
+/// A part of a stack.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Entry {
     pc: usize,
     sp: usize,
-    /// Of the first frame, and of all.
+    /// Of the first frame.
     first_hash: u64,
-    hash: u64,
+    first_id: u32,
     at: u32,
     len: u16,
     frames: u8,
-    /// It ends with the outermost frame, as the unwind tables say.
+    /// It ends with the outermost frame, as the unwind tables say. If not, its last frame is where the next part begins.
     whole: bool,
-    /// How often something differed. An entry that is wrong for long makes place for what there is now.
-    wrong: u8,
+    /// How much has differed. An entry that is wrong for long makes place for what there is now.
+    wrong: u16,
     /// Stack id of the entry as a whole stack; 0: not known.
     id: u32,
     stamp: u32,
 }
 
 impl Entry {
-    /// The frames that stand if these checks do, `room` at most, and their hash: the state's own, and those behind the return addresses.
     #[inline(always)]
-    fn up_to(&self, checks: &[Check], room: usize) -> (usize, u64) {
-        match checks.iter().rfind(|check| check.frames() <= room) {
-            Some(check) => (check.frames(), check.hash),
-            None => (1, self.first_hash),
+    const fn is_of(&self, state: &Start, stamp: u32) -> bool {
+        self.pc == state.pc && self.sp == state.sp && self.stamp == stamp
+    }
+
+    /// It is all of a stack of this depth.
+    #[inline(always)]
+    const fn is_stack(&self, depth: usize) -> bool {
+        self.whole || self.frames as usize == depth
+    }
+
+    /// Something else was found; `by` how much that speaks against it.
+    fn was_wrong(&mut self, by: u16) {
+        self.wrong += by;
+        if self.wrong >= PATIENCE {
+            self.stamp = 0;
         }
     }
+
+    /// The frames that stand if these checks do, and their hash: the state's own, and those behind the return addresses.
+    #[inline(always)]
+    fn up_to(&self, checks: &[Check]) -> (usize, u64) {
+        checks.last().map_or((1, self.first_hash), |check| (check.frames(), check.hash))
+    }
+}
+
+/// What an entry has given to the stack that is being put together: a frame, and those behind some of its checks, which hold.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Part {
+    first_id: u32,
+    at: u32,
+    len: u16,
+    /// The frames before it.
+    before: u8,
+    /// Which frame of its entry it begins with, or stands in for.
+    index: u8,
 }
 
 /// One thread's. About 1 MiB of address space; only what is used is ever touched.
 #[repr(C)]
 pub struct Memo {
-    entries: [Entry; ENTRIES],
-    missed: [u32; MISSED],
+    entries: [[Entry; WAYS]; SETS],
     checks: [Check; CHECKS],
-    last: Last,
+    parts: [Part; MAX_DEPTH],
+    parted: usize,
+    /// Ids of stacks that had to be put together.
+    pub ids: Ids<IDS>,
     used: usize,
+    /// Counts what takes an entry's place, and what is not kept.
+    turn: u8,
+    skipped: u8,
     /// Entries with another one are empty.
     stamp: u32,
     generation: u32,
@@ -113,79 +134,76 @@ unsafe impl Zeroed for Memo {}
 #[derive(Clone, Copy, Debug)]
 pub struct Pieced {
     pub hash: u64,
-    /// The trace holds the whole stack.
-    pub traced: bool,
-    /// The entry that is to know the id.
-    entry: Option<usize>,
+    start: Start,
+    /// The entry that is the whole stack.
+    entry: Option<At>,
+    /// What could be kept of it.
+    parts: Parts,
+}
+
+/// Set and way of an entry.
+type At = (usize, usize);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parts {
+    /// Some frames were walked and could not be kept, or it is an entry already.
+    Lacking,
+    /// All, up to the depth that was asked for or (true) the outermost frame; not all of them as they were kept.
+    Crooked(bool),
+    /// The same, and one leads to the other.
+    Straight(bool),
 }
 
 impl Memo {
     fn empty(&mut self, generation: u32) {
         self.stamp = self.stamp.wrapping_add(1).max(1);
         self.used = 0;
-        self.last.empty();
         self.generation = generation;
     }
 
-    /// Tells the id of what was pieced together.
-    pub fn learn(&mut self, pieced: &Pieced, id: u32) {
-        if let Some(entry) = pieced.entry {
-            self.entries[entry].id = id;
+    /// Writes those frames of the stack that was pieced together last to its trace that were not walked.
+    pub fn complete(&self, trace: &mut Trace) {
+        for part in &self.parts[..self.parted] {
+            let checks = &self.checks[part.at as usize..part.at as usize + usize::from(part.len)];
+            let behind = checks.iter().filter(|check| !check.is_word()).map(Check::id);
+            let ids = &mut trace.ids[usize::from(part.before)..];
+            ids.iter_mut().zip(core::iter::once(part.first_id).chain(behind)).for_each(|(id, frame)| *id = frame);
         }
     }
 
     #[inline(always)]
-    fn find(&self, pc: usize, sp: usize) -> Result<usize, u64> {
-        let hash = (pc as u64 ^ (sp as u64).rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let at = (hash >> 52) as usize;
-        let entry = &self.entries[at];
-        if entry.pc == pc && entry.sp == sp && entry.stamp == self.stamp { Ok(at) } else { Err(hash) }
+    fn find(&self, state: &Start) -> Option<At> {
+        let set = set(state);
+        let way = self.entries[set].iter().position(|entry| entry.is_of(state, self.stamp))?;
+        Some((set, way))
     }
 
-    /// Whether a state of this hash is missed for the second time.
-    fn missed_before(&mut self, hash: u64) -> bool {
-        let place = &mut self.missed[(hash >> 41) as usize % MISSED];
-        let tag = hash as u32 | 1;
-        core::mem::replace(place, tag) == tag
+    /// Where a new entry of this state may go.
+    fn place_for(&mut self, state: &Start) -> At {
+        let set = set(state);
+        let free = self.entries[set].iter().position(|entry| entry.stamp != self.stamp);
+        let way = free.unwrap_or_else(|| {
+            self.turn = self.turn.wrapping_add(1);
+            usize::from(self.turn) % WAYS
+        });
+        (set, way)
     }
-}
-
-const _: () = assert!(ENTRIES == 1 << (64 - 52));
-
-/// Where verification has come to.
-enum Verified {
-    All,
-    /// The return address at this check differs.
-    Until(usize),
-    /// A frame pointer differs: nothing is said of what follows.
-    Moved,
 }
 
 #[inline(always)]
-unsafe fn read(addr: usize) -> usize {
-    // SAFETY: the caller names a word of the live stack.
-    unsafe { (addr as *const usize).read() }
+const fn hash(pc: usize, sp: usize) -> u64 {
+    (pc as u64 ^ (sp as u64).rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// # Safety
-/// `checks` belong to an entry of the state of a live frame, whose frame pointer is in the thread's [`NodeCache::fp`].
 #[inline(always)]
-unsafe fn verify(checks: &[Check]) -> Verified {
-    // SAFETY: all checks before were passed, so the word is where the tables say.
-    let holds = |check: &Check| unsafe { read(check.place) } == check.value;
-    let (pairs, rest) = checks.as_chunks::<2>();
-    for (at, [first, second]) in pairs.iter().enumerate() {
-        if !holds(first) {
-            return first.fails(at * 2);
-        }
-        if !holds(second) {
-            return second.fails(at * 2 + 1);
-        }
-    }
-    match rest {
-        [check] if !holds(check) => check.fails(checks.len() - 1),
-        _ => Verified::All,
-    }
+const fn set(state: &Start) -> usize {
+    (hash(state.pc, state.sp) >> (64 - SETS.trailing_zeros())) as usize
+}
+
+/// Whether a part that leads to this state ends there, and another one begins.
+#[inline(always)]
+const fn is_border(state: &Start) -> bool {
+    (hash(state.pc, state.sp) >> 38).is_multiple_of(BETWEEN)
 }
 
 impl Unwinder {
@@ -199,20 +217,23 @@ impl Unwinder {
             return None;
         }
         cache.fp.store(start.fp, Relaxed);
-        let entry = &memo.entries[memo.find(start.pc, start.sp).ok()?];
-        if !entry.whole && usize::from(entry.frames) != depth {
-            return None;
+        for entry in &memo.entries[set(&start)] {
+            if !entry.is_of(&start, memo.stamp) || entry.id == 0 || !entry.is_stack(depth) {
+                continue;
+            }
+            // SAFETY: so many checks were written there.
+            let checks =
+                unsafe { memo.checks.get_unchecked(entry.at as usize..entry.at as usize + usize::from(entry.len)) };
+            // SAFETY: `start` is the entry's state.
+            if matches!(unsafe { verify(checks) }, Verified::All) {
+                return StackId::new(entry.id);
+            }
         }
-        // SAFETY: `fill` wrote so many checks there.
-        let checks =
-            unsafe { memo.checks.get_unchecked(entry.at as usize..entry.at as usize + usize::from(entry.len)) };
-        // SAFETY: `start` is the entry's state.
-        let same = matches!(unsafe { verify(checks) }, Verified::All);
-        StackId::new(if same { entry.id } else { 0 })
+        None
     }
 
-    /// The hash of the stack from `start`, pieced together from what the memo knows. If `traced`, the trace holds the stack; if
-    /// not, [`Unwinder::walk`] will give it.
+    /// The hash of the stack from `start`, put together from what the memo knows and what it does not, which is walked.
+    /// [`Memo::complete`] gives its frames.
     ///
     /// # Safety
     /// As for [`Unwinder::walk`]; `memo` is the calling thread's, and nobody else uses it meanwhile.
@@ -227,57 +248,88 @@ impl Unwinder {
         trace: &mut Trace,
     ) -> Pieced {
         let generation = self.frames.generation();
-        if memo.generation != generation || memo.stamp == 0 {
+        // No part may go while it is needed.
+        if memo.generation != generation || memo.stamp == 0 || memo.used + 2 * MOST > CHECKS {
             memo.empty(generation);
         }
+        memo.parted = 0;
+        trace.clear();
         let mut state = start;
-        let (mut hash, mut frames) = (0u64, 0);
-        loop {
-            let at = match memo.find(state.pc, state.sp) {
-                Ok(at) => at,
-                Err(missed) => {
-                    // SAFETY: `state` is that of a live frame: at first by the caller's promise, then because all slots up to
-                    // it were verified.
-                    let entry = unsafe { self.fill(memo, missed, state, stack, depth - frames, cache, trace) };
-                    let whole = frames == 0;
-                    let hash = hash.wrapping_add(POWERS[frames].wrapping_mul(trace.hash));
-                    return Pieced { hash, traced: whole, entry: entry.filter(|_| whole) };
+        let (mut straight, mut lacking) = (true, false);
+        let ended = 'pieces: loop {
+            let Some(at) = memo.find(&state) else {
+                straight = false;
+                // SAFETY: `state` is that of a live frame: at first by the caller's promise, then because all slots up to it were
+                // verified, or walked along.
+                let (end, kept) = unsafe { self.fill(memo, state, stack, depth, cache, trace) };
+                lacking |= !kept;
+                match end {
+                    Ended::Stopped(next) => state = next,
+                    end => break Some((end.is_outermost(), None)),
                 }
+                continue;
             };
             cache.fp.store(state.fp, Relaxed);
-            let entry = memo.entries[at];
-            let checks = &memo.checks[entry.at as usize..entry.at as usize + usize::from(entry.len)];
-            // SAFETY: as above.
-            let (until, fresh) = match unsafe { verify(checks) } {
-                Verified::All => (checks.len(), None),
+            let entry = &mut memo.entries[at.0][at.1];
+            // SAFETY: so many checks were written there.
+            let checks =
+                unsafe { memo.checks.get_unchecked(entry.at as usize..entry.at as usize + usize::from(entry.len)) };
+            let before = trace.len;
+            let mut part = Part { first_id: entry.first_id, at: entry.at, len: 0, before: before as u8, index: 0 };
+            // What is to be added to the hashes of the entry's frames, for those that are others.
+            let mut others = 0u64;
+            let mut from = 0;
+            let (stands, next) = loop {
+                // SAFETY: as above.
+                let until = match unsafe { verify(&checks[from..]) } {
+                    Verified::All if entry.whole || before + usize::from(entry.frames) >= depth => {
+                        break (checks, None);
+                    }
+                    Verified::All => match checks.split_last() {
+                        Some((last, stands)) => break (stands, Some((last.value, last))),
+                        None => break 'pieces None,
+                    },
+                    Verified::Until(until) => from + until,
+                    Verified::Moved => break 'pieces None,
+                };
+                straight = false;
+                let (stands, check) = (&checks[..until], &checks[until]);
                 // SAFETY: the slot was read by `verify`.
-                Verified::Until(at) => (at, Some(unsafe { read(checks[at].place) })),
-                Verified::Moved => break,
+                let pc = unsafe { read(check.place) };
+                let (frames, hash) = entry.up_to(stands);
+                let found = sibling(cache, pc, check, checks.get(until + 1)).filter(|_| before + frames < depth);
+                let Some(other) = found else {
+                    entry.was_wrong(WRONG);
+                    break (stands, Some((pc, check)));
+                };
+                entry.was_wrong(SIBLING);
+                others = others
+                    .wrapping_add(POWERS[frames].wrapping_mul(other.hash()))
+                    .wrapping_sub(check.hash.wrapping_sub(hash));
+                part.len = (until - from) as u16;
+                memo.parts[memo.parted] = part;
+                memo.parted += 1;
+                from = until + 1;
+                part.first_id = other.id();
+                part.at = entry.at + from as u32;
+                (part.before, part.index) = ((before + frames) as u8, frames as u8);
             };
-            if until < checks.len() {
-                let entry = &mut memo.entries[at];
-                entry.wrong += 1;
-                if entry.wrong >= PATIENCE {
-                    entry.stamp = 0;
-                }
+            let (mut frames, mut hash) = entry.up_to(stands);
+            if before + frames > depth {
+                let within = stands.iter().rposition(|check| before + check.frames() <= depth).map_or(0, |at| at + 1);
+                (frames, hash) = entry.up_to(&stands[..within]);
             }
-            // The frames that stand: the state's own, and those behind the return addresses before `until`.
-            let (stand, part) = entry.up_to(&checks[..until], depth - frames);
-            hash = hash.wrapping_add(POWERS[frames].wrapping_mul(part));
-            frames += stand;
-            let next = match fresh {
-                _ if frames >= depth => None,
-                None if entry.whole => None,
-                // The entry was cut at the depth that it had left: on from its last frame, which is counted again.
-                None => break,
-                Some(pc) => Some((pc, checks[until])),
-            };
-            let Some((pc, check)) = next else {
-                let alone = stand == frames && fresh.is_none();
-                return Pieced { hash, traced: false, entry: alone.then_some(at) };
+            part.len = (stands.len() - from) as u16;
+            memo.parts[memo.parted] = part;
+            memo.parted += 1;
+            trace.hash = trace.hash.wrapping_add(POWERS[before].wrapping_mul(hash.wrapping_add(others)));
+            trace.len += frames;
+            let Some((pc, check)) = next.filter(|_| trace.len < depth) else {
+                let alone = straight && before == 0 && entry.is_stack(depth);
+                break Some((next.is_none() && entry.whole, alone.then_some(at)));
             };
             if pc < 4096 {
-                break;
+                break None;
             }
             let fp = match check.fp_from() {
                 0 => state.fp,
@@ -285,145 +337,80 @@ impl Unwinder {
                 place => unsafe { read(place) },
             };
             state = Start { pc, sp: check.place + 8, fp };
-        }
-        // SAFETY: as for this function.
-        unsafe { self.walk_again(memo, start, stack, depth, cache, trace) };
-        Pieced { hash: trace.hash, traced: true, entry: None }
+        };
+        let Some((whole, entry)) = ended else {
+            // Unusual: the end of the stack is not where the tables say, or a frame lies elsewhere than before.
+            memo.parted = 0;
+            // SAFETY: as for this function.
+            unsafe { self.walk(start, stack, depth, cache, trace) };
+            return Pieced { hash: trace.hash, start, entry: None, parts: Parts::Lacking };
+        };
+        let parts = match straight {
+            _ if entry.is_some() || lacking || !whole && trace.len < depth => Parts::Lacking,
+            true => Parts::Straight(whole),
+            false => Parts::Crooked(whole),
+        };
+        Pieced { hash: trace.hash, start, entry, parts }
     }
 
-    /// As [`Unwinder::walk`], along the stack that the thread walked before.
-    ///
-    /// # Safety
-    /// As for [`Unwinder::walk`]; `memo` is the calling thread's, and nobody else uses it meanwhile.
-    #[inline(never)]
-    pub unsafe fn walk_again(
-        &self,
-        memo: &mut Memo,
-        start: Start,
-        stack: OwnStack,
-        depth: usize,
-        cache: &NodeCache,
-        trace: &mut Trace,
-    ) {
-        // SAFETY: by this function's own contract.
-        unsafe { self.walk_with(start, stack, depth, cache, trace, &mut Nobody, Some(&mut memo.last)) };
-    }
-
+    /// Walks from a state to the next border or the end, and keeps what it finds: then a part more of the stack is known, and true given.
     #[allow(clippy::too_many_arguments)] // those of a walk, and where to keep it
-    /// Walks from a state, and keeps what it finds if the state was missed before. Gives the entry.
+    #[inline(never)]
     unsafe fn fill(
         &self,
         memo: &mut Memo,
-        missed: u64,
         state: Start,
         stack: OwnStack,
         depth: usize,
         cache: &NodeCache,
         trace: &mut Trace,
-    ) -> Option<usize> {
-        if !memo.missed_before(missed) {
-            // SAFETY: by this function's own contract.
-            unsafe { self.walk_again(memo, state, stack, depth, cache, trace) };
-            return None;
-        }
+    ) -> (Ended, bool) {
         if memo.used + MOST > CHECKS {
-            memo.empty(memo.generation);
+            // SAFETY: by this function's own contract.
+            return (unsafe { self.walk_with(state, stack, depth, cache, trace, &mut Nobody, is_border) }, false);
         }
+        let before = trace.len;
         let at = memo.used;
         let mut recorder = Recorder {
             checks: &mut memo.checks[at..at + MOST],
             register: (&raw const cache.fp).expose_provenance(),
             used: 0,
-            frames: 1,
-            first_hash: None,
+            frames: 0,
+            hash: 0,
+            first: (0, 0),
             lost: false,
         };
+        let unusual = core::mem::take(&mut trace.unusual);
         // SAFETY: by this function's own contract.
-        let ended = unsafe { self.walk_with(state, stack, depth, cache, trace, &mut recorder, Some(&mut memo.last)) };
-        let Recorder { used, first_hash, lost, .. } = recorder;
-        if lost || trace.unusual || used == 0 {
-            return None;
+        let end = unsafe { self.walk_with(state, stack, depth, cache, trace, &mut recorder, is_border) };
+        let Recorder { used, first, frames, lost, .. } = recorder;
+        let whole = end.is_outermost();
+        if lost || trace.unusual || used == 0 && !whole {
+            trace.unusual |= unusual;
+            return (end, false);
         }
+        trace.unusual = unusual;
         memo.used += used;
-        let place = (missed >> 52) as usize;
-        memo.entries[place] = Entry {
+        let (set, way) = memo.place_for(&state);
+        let (at, first_id) = (at as u32, first.1);
+        memo.entries[set][way] = Entry {
             pc: state.pc,
             sp: state.sp,
-            first_hash: first_hash.unwrap_or(trace.hash),
-            hash: trace.hash,
-            at: at as u32,
+            first_hash: first.0,
+            first_id,
+            at,
             len: used as u16,
-            frames: trace.len as u8,
-            whole: ended,
+            frames: frames as u8,
+            whole,
             wrong: 0,
             id: 0,
             stamp: memo.stamp,
         };
-        Some(place)
-    }
-}
-
-/// Watches a walk.
-pub(super) trait Watch {
-    /// A step by `rule` led from the registers `before` to `after`; the frames up to the one before have the hash `inner`, with
-    /// the one that was reached `outer`.
-    fn step(&mut self, rule: Rule, before: &Registers, after: &Registers, pc: usize, inner: u64, outer: u64);
-    /// The same of a step by a plain rule, to the frame whose return address, `pc`, lies at `slot`. Its frame pointer was read at
-    /// `fp_from`, or never (0).
-    fn frame(&mut self, slot: usize, fp_from: usize, pc: usize, inner: u64, outer: u64);
-}
-
-/// Watches nothing.
-pub(super) struct Nobody;
-impl Watch for Nobody {
-    #[inline(always)]
-    fn step(&mut self, _: Rule, _: &Registers, _: &Registers, _: usize, _: u64, _: u64) {}
-    #[inline(always)]
-    fn frame(&mut self, _: usize, _: usize, _: usize, _: u64, _: u64) {}
-}
-
-/// Writes down what to check.
-struct Recorder<'m> {
-    checks: &'m mut [Check],
-    /// Where [`NodeCache::fp`] lies.
-    register: usize,
-    used: usize,
-    frames: usize,
-    first_hash: Option<u64>,
-    /// There was no room.
-    lost: bool,
-}
-
-impl Recorder<'_> {
-    #[inline(always)]
-    fn push(&mut self, value: usize, place: usize, hash: u64, about: usize) {
-        match self.checks.get_mut(self.used) {
-            Some(check) => {
-                *check = Check { value, place, hash, about: about | self.frames << Check::FRAMES };
-                self.used += 1;
-            }
-            None => self.lost = true,
-        }
-    }
-}
-
-impl Watch for Recorder<'_> {
-    fn step(&mut self, rule: Rule, before: &Registers, after: &Registers, pc: usize, inner: u64, outer: u64) {
-        if rule.uses_fp() {
-            let place = if before.fp_from == 0 { self.register } else { before.fp_from };
-            self.push(before.fp, place, inner, Check::WORD);
-        }
-        if let Some(slot) = rule.cfa_slot(before) {
-            self.push(after.sp, slot, inner, Check::WORD);
-        }
-        self.frame(after.sp - 8, after.fp_from, pc, inner, outer);
-    }
-
-    #[inline(always)]
-    fn frame(&mut self, slot: usize, fp_from: usize, pc: usize, inner: u64, outer: u64) {
-        self.first_hash.get_or_insert(inner);
-        self.frames += 1;
-        self.push(pc, slot, outer, fp_from);
+        // The last check leads to the next part.
+        let len = used as u16 - u16::from(matches!(end, Ended::Stopped(_)));
+        memo.parts[memo.parted] = Part { first_id, at, len, before: before as u8, index: 0 };
+        memo.parted += 1;
+        (end, true)
     }
 }
 

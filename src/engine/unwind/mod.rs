@@ -3,12 +3,10 @@
 //! Called from inside malloc on any thread: allocates nothing, takes no lock, reads nothing but the stack and the mapped
 //! unwind tables. Four layers: a *rule* is what `.eh_frame` says about one return address, packed into 8 bytes ([`Rule`]);
 //! the *link* walk ([`walk`]) keeps each rule in the frame dictionary beside the caller that was seen last, so that a stack
-//! that was seen before costs a predicted pointer chase; a thread's [`memo`] finds whole stacks again, and what it does not know
-//! is walked along the thread's *last* one.
+//! that was seen before costs a predicted pointer chase; a thread's [`memo`] finds whole stacks and parts of stacks again.
 
 mod cfi;
 mod compile;
-mod last;
 pub mod memo;
 pub mod walk;
 
@@ -84,7 +82,8 @@ pub struct OwnStack {
 impl OwnStack {
     /// How far up a walk at `sp` may read, and whether that is the thread's own stack.
     fn limit(self, sp: usize) -> (usize, bool) {
-        if self.low <= sp && sp < self.high { (self.high, true) } else { ((1 << USER_BITS) - 4096, false) }
+        // The outermost frame's caller has the end itself for its stack pointer.
+        if self.low <= sp && sp <= self.high { (self.high, true) } else { ((1 << USER_BITS) - 4096, false) }
     }
 }
 

@@ -2,14 +2,13 @@
 #![allow(unsafe_code)] // steps through the live stack, keeps nodes by address
 
 use super::arch::{Registers, Rule, Step, step};
-use super::last::{Along, Last, Place};
 use super::memo::{Nobody, Watch};
 use super::{OwnStack, Start, Unwinder};
 use crate::record::depot::{MAX_DEPTH, POWERS};
 use crate::record::frames::Node;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-const CACHED: usize = 512;
+const CACHED: usize = 1024;
 
 /// Return address -> node, one per thread, lossy: spares the search in the dictionary where the prediction was wrong.
 pub struct NodeCache {
@@ -24,6 +23,23 @@ pub struct NodeCache {
 const CORRECTED: usize = 32;
 
 impl NodeCache {
+    #[inline(always)]
+    fn slot(&self, key: u64) -> &AtomicUsize {
+        &self.nodes[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CACHED.trailing_zeros())) as usize]
+    }
+
+    /// The node of a key, if it is here.
+    #[inline(always)]
+    pub(super) fn get(&self, key: u64) -> Option<&'static Node> {
+        let cached = self.slot(key).load(Relaxed);
+        if cached == 0 {
+            return None;
+        }
+        // SAFETY: a slot holds 0 or the address of a node, and nodes are never unmapped.
+        let node = unsafe { &*(cached as *const Node) };
+        (node.key() == key).then_some(node)
+    }
+
     fn correct(&self, node: &Node, caller: &'static Node) {
         let wrong = self.wrong.load(Relaxed).wrapping_add(1);
         self.wrong.store(wrong, Relaxed);
@@ -52,20 +68,37 @@ impl Trace {
     pub fn frames(&self) -> &[u32] {
         &self.ids[..self.len]
     }
-    /// Gives the node's hash.
+    pub(super) fn clear(&mut self) {
+        (self.len, self.hash, self.unusual) = (0, 0, false);
+    }
+    /// Adds a frame, whose node has this hash.
     #[inline(always)]
-    fn push(&mut self, node: &Node) -> u64 {
-        let hash = node.hash();
+    fn push(&mut self, node: &Node, hash: u64) {
         self.ids[self.len] = node.id();
         self.hash = self.hash.wrapping_add(POWERS[self.len].wrapping_mul(hash));
         self.len += 1;
-        hash
     }
 }
 
 impl Default for Trace {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// How a walk has ended.
+pub(super) enum Ended {
+    /// With the outermost frame, as the unwind tables say.
+    Outermost,
+    /// Before the frame of this state.
+    Stopped(Start),
+    /// Elsewhere.
+    Short,
+}
+
+impl Ended {
+    pub(super) const fn is_outermost(&self) -> bool {
+        matches!(self, Ended::Outermost)
     }
 }
 
@@ -78,15 +111,17 @@ impl Unwinder {
     /// `start` is the state of a live frame of the calling thread; `cache` is not used by another walk meanwhile.
     #[inline]
     pub unsafe fn walk(&self, start: Start, stack: OwnStack, depth: usize, cache: &NodeCache, trace: &mut Trace) {
+        trace.clear();
         // SAFETY: by this function's own contract.
-        unsafe { self.walk_with(start, stack, depth, cache, trace, &mut Nobody, None) };
+        unsafe { self.walk_with(start, stack, depth, cache, trace, &mut Nobody, |_| false) };
     }
 
-    /// The same, watched. True if it came to the outermost frame, as the unwind tables say.
+    /// The same, watched: adds to a trace whose last frame's caller `start` is, until it has `depth` frames, and stops before a frame
+    /// whose state is as `stop` says.
     ///
     /// # Safety
     /// As for [`Unwinder::walk`].
-    #[allow(clippy::too_many_arguments)] // those of a walk, who watches it, and the one before
+    #[allow(clippy::too_many_arguments)] // those of a walk, who watches it, and where it stops
     #[inline(always)]
     pub(super) unsafe fn walk_with(
         &self,
@@ -96,53 +131,20 @@ impl Unwinder {
         cache: &NodeCache,
         trace: &mut Trace,
         watch: &mut impl Watch,
-        last: Option<&mut Last>,
-    ) -> bool {
-        let Some(last) = last else {
-            // SAFETY: by this function's own contract.
-            return unsafe { self.walk_along(start, stack, depth, cache, trace, watch, &mut None) };
-        };
-        // SAFETY: as above.
-        let ended = unsafe { self.walk_along(start, stack, depth, cache, trace, watch, &mut Some(Along::new(last))) };
-        last.turn(trace.len);
-        ended
-    }
-
-    #[allow(clippy::too_many_arguments)] // see its caller
-    #[inline(always)]
-    unsafe fn walk_along(
-        &self,
-        start: Start,
-        stack: OwnStack,
-        depth: usize,
-        cache: &NodeCache,
-        trace: &mut Trace,
-        watch: &mut impl Watch,
-        along: &mut Option<Along<'_>>,
-    ) -> bool {
+        stop: impl Fn(&Start) -> bool,
+    ) -> Ended {
         let depth = depth.clamp(1, MAX_DEPTH);
         let mut registers = Registers::new(start.sp, start.fp);
         let (mut limit, mut own) = stack.limit(start.sp);
-        (trace.len, trace.hash, trace.unusual) = (0, 0, false);
         let Some(mut node) = self.node(start.pc as u64, cache) else {
             trace.unusual = true;
-            return false;
+            return Ended::Short;
         };
-        let hash = trace.push(node);
-        if let Some(along) = along {
-            along.reached(0, Place::new(start.sp - 8, node, hash, 0));
-        }
+        let hash = node.hash();
+        watch.first(node, hash);
+        trace.push(node, hash);
         while trace.len < depth {
             let (rule, before) = (Rule(node.rule.load(Relaxed)), registers);
-            let inner = trace.hash;
-            if let Some(along) = along
-                && along.joined
-                // SAFETY: as below.
-                && let Some(caller) = unsafe { along.run(&mut registers, depth, trace, watch) }
-            {
-                node = caller;
-                continue;
-            }
             // SAFETY: `registers` belong to the live frame that `node` describes: at first by the caller's promise, then
             // because a rule gives the caller's registers from its callee's.
             let key = match unsafe { step(rule, &mut registers, limit, own) } {
@@ -162,7 +164,7 @@ impl Unwinder {
                         _ => break,
                     }
                 }
-                Step::End => return rule.is_end(),
+                Step::End => return if rule.is_end() { Ended::Outermost } else { Ended::Short },
             };
             node = match node.predicted(key) {
                 Some(caller) => caller,
@@ -175,33 +177,28 @@ impl Unwinder {
                     caller
                 }
             };
-            let hash = trace.push(node);
-            if let Some(along) = along {
-                let fp_from = if registers.fp_from == before.fp_from { 0 } else { registers.fp_from };
-                along.reached(trace.len - 1, Place::new(registers.sp - 8, node, hash, fp_from));
+            let hash = node.hash();
+            watch.step(rule, &before, &registers, key as usize, node, hash);
+            let state = Start { pc: key as usize, sp: registers.sp, fp: registers.fp };
+            if stop(&state) {
+                return Ended::Stopped(state);
             }
-            watch.step(rule, &before, &registers, key as usize, inner, trace.hash);
+            trace.push(node, hash);
         }
-        false
+        Ended::Short
     }
 
     /// The node of a key, with its rule.
     #[inline(never)]
     fn node(&self, key: u64, cache: &NodeCache) -> Option<&'static Node> {
-        let slot = &cache.nodes[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CACHED.trailing_zeros())) as usize];
-        let cached = slot.load(Relaxed);
-        if cached != 0 {
-            // SAFETY: a slot holds 0 or the address of a node, and nodes are never unmapped.
-            let node = unsafe { &*(cached as *const Node) };
-            if node.key() == key {
-                return Some(node);
-            }
+        if let Some(node) = cache.get(key) {
+            return Some(node);
         }
         let node = self.frames.intern(key)?;
         if node.rule.load(Relaxed) == 0 {
             node.rule.store(self.compile(node.lookup_pc()).0, Relaxed);
         }
-        slot.store(core::ptr::from_ref(node) as usize, Relaxed);
+        cache.slot(key).store(core::ptr::from_ref(node) as usize, Relaxed);
         Some(node)
     }
 

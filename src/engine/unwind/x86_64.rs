@@ -87,9 +87,17 @@ impl Rule {
     pub(super) const fn is_end(self) -> bool {
         self.kind() == Kind::End as u64
     }
-    /// Where the caller's frame is, and its frame pointer, depends on the stack pointer alone.
-    pub(super) const fn is_plain(self) -> bool {
-        self.kind() == SP && self.saved() != Saved::AtFp as u64
+    /// Where the caller's return address and frame pointer lie, if that depends on the stack pointer alone. `fp_from`: where the frame
+    /// pointer lies that the frame itself has.
+    #[inline(always)]
+    pub(super) const fn plain_caller(self, sp: usize, fp_from: usize) -> Option<(usize, usize)> {
+        let cfa = sp.wrapping_add_signed(self.cfa_offset());
+        let fp_from = match self.saved() {
+            0 => fp_from,
+            1 => cfa.wrapping_add_signed(self.saved_offset()),
+            _ => return None,
+        };
+        if self.kind() == SP { Some((cfa.wrapping_sub(8), fp_from)) } else { None }
     }
     /// Where the caller's frame is depends on the frame pointer.
     pub(super) const fn uses_fp(self) -> bool {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::record::live_map::MAX_STACKS;
 use crate::unwind::walk::tests::{UNWINDER, find};
 use crate::{AddrRange, sys};
 use proptest::prelude::*;
@@ -40,15 +41,18 @@ unsafe fn compare_from(case: &mut Case, start: Start, own: OwnStack) {
         UNWINDER.walk(start, own, case.depth, case.cache, &mut walked);
         let id = walked.hash as u32 | 1;
         if let Some(known) = UNWINDER.recall(case.memo, case.cache, start, case.depth) {
-            assert_eq!(known.get(), id & crate::record::live_map::MAX_STACKS);
+            assert_eq!(known.get(), id & MAX_STACKS);
             case.recalled += 1;
             return;
         }
         let mut trace = Trace::new();
         let pieced = UNWINDER.piece_together(case.memo, start, own, case.depth, case.cache, &mut trace);
         assert_eq!(pieced.hash, walked.hash);
-        assert!(!pieced.traced || trace.frames() == walked.frames());
-        case.memo.learn(&pieced, id & crate::record::live_map::MAX_STACKS);
+        case.memo.complete(&mut trace);
+        assert_eq!(trace.frames(), walked.frames());
+        let again = case.pieced.is_multiple_of(2);
+        let id = StackId::new(id & MAX_STACKS).unwrap();
+        UNWINDER.learn(case.memo, case.depth, case.cache, &pieced, id, again);
         case.pieced += 1;
     }
 }
