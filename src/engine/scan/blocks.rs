@@ -12,6 +12,8 @@ use crate::record::live_map::{Cell, LEAF_SPAN, LiveMap};
 
 /// Bytes of addresses that a word of a bitmap stands for.
 const WORD_SPAN: usize = 64 * 16;
+/// A program's own mappings lie between the allocator's: what points there is told by granules, at less cost than by blocks.
+const GRANULE: usize = 64 << 10;
 const ROOT: usize = (1 << crate::sys::USER_BITS) / LEAF_SPAN;
 
 /// How large a block is, by the allocator's own bookkeeping.
@@ -57,6 +59,8 @@ struct Leaf {
     /// The end of the last block, and whether the last block of an earlier leaf reaches into this one.
     end: usize,
     entered: bool,
+    /// A bit for each granule of the leaf that a block or its end lies in.
+    granules: [u64; LEAF_SPAN / GRANULE / 64],
 }
 
 /// In the root: no block starts here, but one from below reaches in.
@@ -93,6 +97,8 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
             let last = start_in(&leaf, leaf.last, leaf.starts[leaf.last]);
             leaf.end = last + blocks.extent(last);
             leaf.entered = blocks.root[base / LEAF_SPAN] == PASSED;
+            let before = blocks.ranges().last().map_or(0, |range| range.end);
+            leaf.set_granules(before, |block| block + blocks.extent(block));
             let slot = blocks.used;
             blocks.root[base / LEAF_SPAN] = u16::try_from(slot + 1).ok().filter(|slot| *slot != PASSED)?;
             // Leaves come in the order of addresses, so those that it reaches into are still to come.
@@ -138,7 +144,11 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
     /// span, and half of its words point there.)
     #[inline(always)]
     pub fn near(&self, word: usize) -> bool {
-        self.root.get(word / LEAF_SPAN).is_some_and(|slot| *slot != 0)
+        let Some(&slot) = self.root.get(word / LEAF_SPAN) else { return false };
+        match self.leaves.get((slot as usize).wrapping_sub(1)) {
+            Some(Some(leaf)) => leaf.granules[word % LEAF_SPAN / GRANULE / 64] >> (word / GRANULE % 64) & 1 != 0,
+            _ => slot == PASSED,
+        }
     }
 
     #[inline(always)]
@@ -283,6 +293,27 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
 }
 
 impl Leaf {
+    /// `before` is the end of the last block of an earlier leaf; `end_of` gives a block's.
+    fn set_granules(&mut self, before: usize, end_of: impl Fn(usize) -> usize) {
+        let word_of = |addr: usize| (addr.saturating_sub(self.from) / WORD_SPAN).min(self.starts.len());
+        let blocks = |word: &usize| self.starts[*word] != 0;
+        // The last word before the granule that is not empty.
+        let mut last = None;
+        for granule in 0..LEAF_SPAN / GRANULE {
+            let start = self.base + granule * GRANULE;
+            let mut words = word_of(start)..word_of(start + GRANULE);
+            let reached = match (words.rfind(blocks), last) {
+                (Some(word), _) => {
+                    last = Some(word);
+                    true
+                }
+                (None, Some(word)) => start <= end_of(start_in(self, word, self.starts[word])),
+                (None, None) => start <= before,
+            };
+            self.granules[granule / 64] |= u64::from(reached) << (granule % 64);
+        }
+    }
+
     /// Where in the bitmaps an address of the leaf stands: beyond their end if it is not covered.
     #[inline(always)]
     const fn word_of(&self, addr: usize) -> usize {
@@ -371,7 +402,18 @@ fn build_leaf(base: usize, cells: &'static [u16], pages: &mut Pages, count: &mut
         marks[word] = back;
     }
     let from = base + offset * WORD_SPAN;
-    Some(Some(Leaf { base, from, starts, marks, extra, first, last, end: 0, entered: false }))
+    Some(Some(Leaf {
+        base,
+        from,
+        starts,
+        marks,
+        extra,
+        first,
+        last,
+        end: 0,
+        entered: false,
+        granules: [0; LEAF_SPAN / GRANULE / 64],
+    }))
 }
 
 #[cfg(test)]
@@ -424,6 +466,31 @@ mod tests {
             assert_eq!(blocks.find(addrs[1] + offset), Some((addrs[1], Place::Interior)), "{offset:#x}");
         }
         assert_eq!(blocks.find(addrs[0] + (1 << 30) + 1), None);
+    }
+
+    #[test]
+    fn only_what_may_point_to_a_block_is_near() {
+        const SIZE: usize = 3 * GRANULE;
+        let base = 0x40_0000_0000;
+        // In the midst of a granule; over a leaf's border, with nothing else in the next leaf, and with a block there.
+        for (addrs, inside) in [
+            (vec![base + 5 * GRANULE + 0x8010], 0x100),
+            (vec![base + LEAF_SPAN - GRANULE], GRANULE + 0x100),
+            (vec![base + LEAF_SPAN - GRANULE, base + LEAF_SPAN + 9 * GRANULE], GRANULE + 0x100),
+        ] {
+            let map = live(&addrs);
+            let blocks = Blocks::build(&map, &Fixed(SIZE), &mut Pages::open().unwrap()).unwrap();
+            for addr in &addrs {
+                for offset in [0, inside, SIZE] {
+                    assert!(blocks.near(addr + offset), "{addr:#x} + {offset:#x}");
+                    assert!(blocks.find(addr + offset).is_some());
+                }
+                // (Of a leaf without a block nothing more is known.)
+                let beyond = addr + SIZE + 2 * GRANULE;
+                assert!(!blocks.near(beyond) || addrs.iter().all(|addr| addr / LEAF_SPAN != beyond / LEAF_SPAN));
+                assert!(!blocks.near(addr - GRANULE));
+            }
+        }
     }
 
     #[test]

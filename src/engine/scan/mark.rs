@@ -22,6 +22,7 @@ pub struct How {
 }
 
 const RING: usize = 32;
+const GROUP: usize = 8;
 /// The bits of an address in user space.
 const UPPER_OFF: usize = (1 << 48) - 1;
 
@@ -89,6 +90,20 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         self.exact_only = how.exact_only;
         let step = if how.unaligned { 1 } else { 8 };
         let mut at = range.start.next_multiple_of(step);
+        // Most words are no addresses, and which are is hard to predict: eight are looked at before there is a branch.
+        while !how.unaligned && at + GROUP * 8 <= range.end {
+            // SAFETY: by this function's own contract; `at` is a multiple of 8.
+            let words = unsafe { &*(at as *const [usize; GROUP]) };
+            let mut spanned = 0u32;
+            for (index, word) in words.iter().enumerate() {
+                spanned |= u32::from(word.wrapping_sub(self.low) < self.span) << index;
+            }
+            while spanned != 0 {
+                self.spanned(words[spanned.trailing_zeros() as usize]);
+                spanned &= spanned - 1;
+            }
+            at += GROUP * 8;
+        }
         while at + 8 <= range.end {
             // SAFETY: by this function's own contract.
             self.candidate(unsafe { (at as *const usize).read_unaligned() });
@@ -183,7 +198,14 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
 
     #[inline(always)]
     fn candidate(&mut self, word: usize) {
-        if word.wrapping_sub(self.low) >= self.span || !self.blocks.near(word) {
+        if word.wrapping_sub(self.low) < self.span {
+            self.spanned(word);
+        }
+    }
+
+    #[inline(always)]
+    fn spanned(&mut self, word: usize) {
+        if !self.blocks.near(word) {
             return;
         }
         prefetch(self.blocks.word_address(word));
@@ -271,18 +293,14 @@ impl<S: SizeOf, P: Fn(usize) -> usize> Search<'_, '_, S, P> {
     /// # Safety
     /// The range can be read.
     unsafe fn read(&mut self, range: AddrRange) {
-        let sieve = self.sieve;
         let mut at = range.start.next_multiple_of(8);
         while at + WINDOW <= range.end {
             // SAFETY: within the range.
-            unsafe {
-                let mut positions = sieve.positions(at as *const u8);
-                while positions != 0 {
-                    self.word(((at + positions.trailing_zeros() as usize) as *const usize).read_unaligned());
-                    positions &= positions - 1;
-                }
-                self.masked(*(at as *const usize));
-                self.masked(*((at + 8) as *const usize));
+            let (any, words) =
+                unsafe { (self.sieve.near(at as *const u8), [0, 8].map(|up| *((at + up) as *const usize))) };
+            if any || words.iter().any(|word| self.sieve.spans((self.plain)(*word))) {
+                // SAFETY: as above.
+                unsafe { self.window(at) };
             }
             at += 16;
         }
@@ -293,6 +311,24 @@ impl<S: SizeOf, P: Fn(usize) -> usize> Search<'_, '_, S, P> {
             if position.is_multiple_of(8) {
                 self.masked(word);
             }
+        }
+    }
+
+    /// Sixteen positions, of which one may be what is looked for.
+    ///
+    /// # Safety
+    /// `WINDOW` bytes from there on can be read.
+    #[inline(never)]
+    unsafe fn window(&mut self, at: usize) {
+        // SAFETY: by this function's own contract.
+        unsafe {
+            let mut positions = self.sieve.positions(at as *const u8);
+            while positions != 0 {
+                self.word(((at + positions.trailing_zeros() as usize) as *const usize).read_unaligned());
+                positions &= positions - 1;
+            }
+            self.masked(*(at as *const usize));
+            self.masked(*((at + 8) as *const usize));
         }
     }
 

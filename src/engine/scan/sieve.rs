@@ -28,7 +28,25 @@ impl Sieve {
     /// Whether an address is one of them.
     #[inline(always)]
     pub const fn holds(&self, word: usize) -> bool {
-        word.wrapping_sub(self.low) < self.span && word.is_multiple_of(16)
+        self.spans(word) && word.is_multiple_of(16)
+    }
+
+    /// Whether an address lies between the first and the last.
+    #[inline(always)]
+    pub const fn spans(&self, word: usize) -> bool {
+        word.wrapping_sub(self.low) < self.span
+    }
+
+    /// Whether a word of the span may start at one of the sixteen positions from `at` on, whatever its upper 16 bits are. In fewer steps
+    /// than [`Sieve::positions`], and of more words.
+    ///
+    /// # Safety
+    /// [`WINDOW`] bytes from `at` on can be read.
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    pub unsafe fn near(&self, at: *const u8) -> bool {
+        // SAFETY: by this function's own contract.
+        unsafe { self.filter.near(at) }
     }
 
     /// A bit for each of the sixteen positions from `at` on at which a word of the span may start.
@@ -56,6 +74,14 @@ mod tests {
         }
     }
 
+    fn is_near(sieve: &Sieve, window: &[u8; WINDOW]) -> bool {
+        #[allow(unsafe_code)]
+        // SAFETY: the window is WINDOW bytes long.
+        unsafe {
+            sieve.near(window.as_ptr())
+        }
+    }
+
     fn word(window: &[u8; WINDOW], at: usize) -> usize {
         usize::from_le_bytes(window[at..at + 8].try_into().unwrap())
     }
@@ -65,6 +91,7 @@ mod tests {
         let heap = Sieve::new(0x5555_5575_9000, 0x5555_557a_f000);
         for window in [[0; WINDOW], [0xff; WINDOW], [b'x'; WINDOW], [0x55; WINDOW]] {
             assert_eq!(passes(&heap, &window), 0, "{window:x?}");
+            assert_eq!(is_near(&heap, &window), window[0] == 0x55, "{window:x?}");
         }
         // Break below, mappings above: the zeros do not pass even so.
         assert_eq!(passes(&Sieve::new(0x40_0000, 0x7fff_f000_0000), &[0; WINDOW]), 0);
@@ -77,6 +104,7 @@ mod tests {
             up in (0u32..47).prop_flat_map(|bits| 0usize..1 << bits),
             pick: prop::sample::Index,
             at in 0usize..16,
+            tag: u16,
             mut window: [u8; WINDOW],
         ) {
             let last = (low + up).min((1 << 47) - 1);
@@ -84,12 +112,15 @@ mod tests {
             let address = (low + pick.index(last - low + 1)) / 16 * 16;
             window[at..at + 8].copy_from_slice(&address.to_le_bytes());
             let found = passes(&sieve, &window);
+            prop_assert!(is_near(&sieve, &window));
             for position in 0..16 {
                 if sieve.holds(word(&window, position)) {
                     prop_assert!(found >> position & 1 == 1, "{address:#x} at {position} in {window:x?}");
                 }
             }
             prop_assert!(found < 1 << 16);
+            window[at + 6..at + 8].copy_from_slice(&tag.to_le_bytes());
+            prop_assert!(is_near(&sieve, &window), "tagged");
         }
     }
 }

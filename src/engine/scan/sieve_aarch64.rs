@@ -13,6 +13,17 @@ impl Filter {
     }
 
     /// # Safety
+    /// As for [`super::Sieve::near`].
+    #[inline(always)]
+    pub unsafe fn near(&self, at: *const u8) -> bool {
+        (0..16).any(|position| {
+            // SAFETY: bytes 0 to 22.
+            let word = unsafe { at.add(position).cast::<usize>().read_unaligned() } & ((1 << 48) - 1);
+            word.wrapping_sub(self.low) <= self.up
+        })
+    }
+
+    /// # Safety
     /// As for [`super::Sieve::positions`].
     #[inline(always)]
     pub unsafe fn positions(&self, at: *const u8) -> u32 {

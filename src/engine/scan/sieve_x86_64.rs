@@ -5,14 +5,32 @@ use core::arch::x86_64::*;
 
 /// Of the bytes 3, 4 and 5 of an address the least and greatest value, in each lane.
 #[derive(Clone, Copy)]
-pub struct Filter([(__m128i, __m128i); 3]);
+pub struct Filter {
+    bounds: [(__m128i, __m128i); 3],
+    /// The first of two that tell most: 1 where the third byte says nothing.
+    telling: usize,
+}
 
 impl Filter {
     pub fn new(first: usize, last: usize) -> Self {
         let bounds = bounds(first, last);
         // SAFETY: SSE2 is part of x86-64.
         let lanes = |byte: u8| unsafe { _mm_set1_epi8(byte.cast_signed()) };
-        Self([3, 4, 5].map(|byte| (lanes(bounds[byte].0), lanes(bounds[byte].1))))
+        let telling = usize::from(bounds[3] == (0, 255));
+        Self { bounds: [3, 4, 5].map(|byte| (lanes(bounds[byte].0), lanes(bounds[byte].1))), telling }
+    }
+
+    /// # Safety
+    /// As for [`super::Sieve::near`].
+    #[inline(always)]
+    pub unsafe fn near(&self, at: *const u8) -> bool {
+        // SAFETY: SSE2 is part of x86-64; the loads are of bytes 3 to 20, unaligned ones.
+        unsafe {
+            let byte = |index: usize| _mm_loadu_si128(at.add(index).cast());
+            let (lower, upper) = (self.bounds[self.telling], self.bounds[self.telling + 1]);
+            let near = _mm_and_si128(within(byte(3 + self.telling), lower), within(byte(4 + self.telling), upper));
+            _mm_movemask_epi8(near) != 0
+        }
     }
 
     /// # Safety
@@ -23,10 +41,7 @@ impl Filter {
         unsafe {
             let byte = |index: usize| _mm_loadu_si128(at.add(index).cast());
             let zero = _mm_setzero_si128();
-            let within = |value: __m128i, (least, greatest): (__m128i, __m128i)| {
-                _mm_cmpeq_epi8(_mm_max_epu8(_mm_min_epu8(value, greatest), least), value)
-            };
-            let [third, fourth, fifth] = self.0;
+            let [third, fourth, fifth] = self.bounds;
             let (b2, b3, b4, b5) = (byte(2), byte(3), byte(4), byte(5));
             // User space ends at 2^47, and begins at 2^16: the bytes above are zero, and not all of those below are.
             let user = _mm_cmpeq_epi8(_mm_or_si128(byte(6), byte(7)), zero);
@@ -37,6 +52,12 @@ impl Filter {
                 .cast_unsigned()
         }
     }
+}
+
+#[inline(always)]
+unsafe fn within(value: __m128i, (least, greatest): (__m128i, __m128i)) -> __m128i {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe { _mm_cmpeq_epi8(_mm_max_epu8(_mm_min_epu8(value, greatest), least), value) }
 }
 
 /// What of each byte of a word is the same in all addresses from `first` to `last`: its least and its greatest value.
