@@ -1,6 +1,8 @@
 // Keeps a block of 1337 bytes, and one of 16 that it points to, by a pointer in the place that the first argument names, and ends.
 // With "lose" for the second argument the pointer is gone by then.
 #include "test.h"
+#include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -69,6 +71,17 @@ static NOINLINE void in_register_and_exit(void) {
     exit(5);
 }
 
+static sigjmp_buf before_abort;
+static void come_back(int signal) {
+    (void)signal;
+    siglongjmp(before_abort, 1);
+}
+// An abort, before which nothing is lost, and which is not the end.
+static void abort_in_vain(void) {
+    signal(SIGABRT, come_back);
+    if (!sigsetjmp(before_abort, 1)) abort();
+}
+
 int main(int count, char **words) {
     check(count >= 2);
     const char *place = words[1];
@@ -79,6 +92,7 @@ int main(int count, char **words) {
     }
     void (*put)(void) = is(place, "global")    ? into_global
                         : is(place, "limit")   ? into_global
+                        : is(place, "abort")   ? into_global
                         : is(place, "zeroed")  ? into_zeroed
                         : is(place, "local")   ? into_local
                         : is(place, "mapping") ? into_mapping
@@ -93,6 +107,7 @@ int main(int count, char **words) {
     if (is(place, "stack")) on_stack_and_exit();
     if (is(place, "register")) in_register_and_exit();
     check(put);
+    if (is(place, "abort")) abort_in_vain();
     if (with) {
         global[1] = zeroed = local = 0;
         memset(inside, 0, sizeof inside);

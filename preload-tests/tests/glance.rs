@@ -76,3 +76,12 @@ fn a_limit_on_files_does_not_end_the_program() {
         assert!(outcome.stderr.contains("the file would be too large"), "{outcome:?}");
     }
 }
+
+/// What the glance has noted reaches the child that is made after all.
+#[test]
+fn a_scan_after_a_glance_goes_on_with_its_report() {
+    let report = end("abort lose", "").report();
+    assert_eq!((ways(&report), report.total()), (vec!["glance", "alone"], (2, 1353)), "{report:?}");
+    let report = end("abort", "").report();
+    assert_eq!((ways(&report), report.total()), (vec!["glance", "alone"], (0, 0)), "{report:?}");
+}

@@ -12,17 +12,18 @@ use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release
 /// Ranges that the list holds; more than the largest program needs, since all but leaves of the live map are few and large.
 const LISTED: usize = 8192;
 
-/// The list of what we mapped. One per process.
+/// The list of what we mapped. One per process. (In the order of C, so that a short list touches one page.)
+#[repr(C)]
 pub struct Own {
-    ranges: [(AtomicUsize, AtomicUsize); LISTED],
     used: AtomicUsize,
     bytes: AtomicUsize,
+    ranges: [(AtomicUsize, AtomicUsize); LISTED],
 }
 
 static OWN: Own = Own {
-    ranges: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; LISTED],
     used: AtomicUsize::new(0),
     bytes: AtomicUsize::new(0),
+    ranges: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; LISTED],
 };
 
 /// Maps `len` zeroed bytes (rounded up to pages) and lists them. `None` if the kernel refuses.

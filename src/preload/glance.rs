@@ -46,6 +46,10 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
     if !usual {
         return None;
     }
+    let stats = Stats { threads: 1, threads_stopped: 1, ..Stats::default() };
+    if TRACKER.live.leaves().next().is_none() {
+        return Some(stats);
+    }
     let mut pages = Pages::open()?;
     let sizes = Guarded { readable: core::cell::Cell::new(false) };
     let mut blocks = Blocks::build(&TRACKER.live, &sizes, &mut pages)?;
@@ -62,37 +66,48 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
     if blocks.count > BLOCKS || !blocks.iter().all(ends_inside) {
         return None;
     }
+    let live_blocks = blocks.count as u64;
     let mut marker = Marker::new(&mut blocks);
     job.caller.registers.iter().for_each(|word| marker.root_word(*word));
-    let stack = tls::current()?.stack.get();
-    let mut storage = 0;
-    room.read(&mut marker, AddrRange::new(job.caller.sp, stack.high), false)?;
-    for file in symbols::files().filter(|file| !own::holds(file.dynamic())) {
-        let segments = file.segments()?;
-        for range in segments.writable() {
-            // Exact, as libc's must be: its lists of free blocks point to their neighbours.
-            room.read(&mut marker, range, true)?;
-        }
-        storage += segments.thread_local();
-    }
-    room.read(&mut marker, threads::storage(job.caller.tls, storage), false)?;
-    marker.drain();
-    let (reached, possibly, root_bytes, starved) = (marker.reached, marker.possibly, marker.root_bytes, marker.starved);
+    let mut reading = Reading { marker, room, live_blocks };
+    read_roots(job, &mut reading)?;
+    let Marker { reached, possibly, root_bytes, starved, .. } = reading.marker;
     if starved || blocks.unmarked().next().is_some() {
         return None;
     }
     Some(Stats {
-        threads: 1,
-        threads_stopped: 1,
-        live_blocks: blocks.count as u64,
+        live_blocks,
         live_bytes: reached.bytes,
         reachable_blocks: reached.blocks,
         reachable_bytes: reached.bytes,
         possible_blocks: possibly.blocks,
         possible_bytes: possibly.bytes,
         root_bytes,
-        ..Stats::default()
+        ..stats
     })
+}
+
+/// Until all blocks are reached. `None`: something cannot be read.
+fn read_roots<S: SizeOf>(job: &Job, reading: &mut Reading<'_, '_, S>) -> Option<()> {
+    let stack = tls::current()?.stack.get();
+    if reading.read(AddrRange::new(job.caller.sp, stack.high), false)? {
+        return Some(());
+    }
+    let mut storage = 0;
+    for file in symbols::files().filter(|file| !own::holds(file.dynamic())) {
+        let segments = file.segments()?;
+        for range in segments.writable() {
+            // Exact, as libc's must be: its lists of free blocks point to their neighbours.
+            if reading.read(range, true)? {
+                return Some(());
+            }
+        }
+        storage += segments.thread_local();
+    }
+    reading.read(threads::storage(job.caller.tls, storage), false)?;
+    // What only pointers to the inside reach.
+    reading.marker.drain();
+    Some(())
 }
 
 /// Sizes by headers that may lie in pages which the program has closed.
@@ -128,11 +143,21 @@ impl Room {
         // SAFETY: brings the pages in as reading them would, or fails where that would fault.
         unsafe { sys::call(nr::MADVISE, [start, len, MADV_POPULATE_READ, 0, 0, 0]) }.is_ok().then_some(())
     }
+}
 
-    fn read<S: SizeOf>(&mut self, marker: &mut Marker<'_, '_, S>, range: AddrRange, exact_only: bool) -> Option<()> {
-        self.take(range)?;
+struct Reading<'b, 'a, S: SizeOf> {
+    marker: Marker<'b, 'a, S>,
+    room: Room,
+    live_blocks: u64,
+}
+
+impl<S: SizeOf> Reading<'_, '_, S> {
+    /// Takes a range for roots; true if all blocks are reached by pointers to their starts.
+    fn read(&mut self, range: AddrRange, exact_only: bool) -> Option<bool> {
+        self.room.take(range)?;
         // SAFETY: readable, as `take` has found; the only thread is here, so that it stays so.
-        unsafe { marker.root_range(range, How { exact_only, unaligned: false }) };
-        Some(())
+        unsafe { self.marker.root_range(range, How { exact_only, unaligned: false }) };
+        self.marker.follow();
+        Some(self.marker.reached.blocks == self.live_blocks)
     }
 }

@@ -3,7 +3,9 @@
 //! One per process, made at its first scan. A child writes into places that count only when it has ended well.
 #![allow(unsafe_code)] // places the shared structures in mapped memory
 
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Release};
+use core::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use leakscan_engine::arena;
 use leakscan_engine::record::live_map::MAX_STACKS;
 use leakscan_engine::record::wanted::Wanted;
@@ -59,15 +61,43 @@ const LISTS: usize = 4096;
 const WRITTEN: usize = LISTS + 2 * SEEN * size_of::<Seen>();
 const LEN: usize = WRITTEN + MAX_STACKS as usize / 8 + 1;
 
-/// The process's ledger, made now if there is none. `None` without memory.
-pub fn get() -> Option<Shared> {
-    let mut at = LEDGER.load(Acquire);
-    if at == 0 {
-        at = arena::map_shared(LEN)?.start;
-        LEDGER.store(at, Release);
+/// The ledger is the process's alone: no child has been made yet. (Memory that is shared takes the kernel twice the work.)
+static ALONE: AtomicBool = AtomicBool::new(false);
+
+/// The process's ledger, made now if there is none, for a child to share. `None` without memory.
+///
+/// # Safety
+/// Nobody else has [`get`] or [`get_alone`] under way or keeps what they gave.
+pub unsafe fn share() -> Option<Shared> {
+    let alone = LEDGER.load(Acquire);
+    if alone == 0 || ALONE.load(Relaxed) {
+        let shared = arena::map_shared(LEN)?.start;
+        if alone != 0 {
+            // SAFETY: both are of LEN bytes. While it was alone, nothing but the ledger itself was written.
+            unsafe { core::ptr::copy_nonoverlapping(alone as *const u8, shared as *mut u8, size_of::<Ledger>()) };
+        }
+        LEDGER.store(shared, Release);
+        ALONE.store(false, Relaxed);
+        // SAFETY: by this function's own contract.
+        unsafe { unmap(alone) };
     }
-    // SAFETY: the mapping is LEN zeroed bytes, which are a ledger; it is unmapped only in the child of a fork.
-    Some(Shared { ledger: unsafe { &*(at as *const Ledger) }, lists: at + LISTS, written: at + WRITTEN })
+    get()
+}
+
+/// The process's ledger, made now if there is none, which no child is to know.
+pub fn get_alone() -> Option<Shared> {
+    if !exists() {
+        LEDGER.store(arena::map(LEN)?.start, Release);
+        ALONE.store(true, Relaxed);
+    }
+    get()
+}
+
+/// The process's ledger, if there is one.
+pub fn get() -> Option<Shared> {
+    let at = LEDGER.load(Acquire);
+    // SAFETY: the mapping is LEN zeroed bytes, which are a ledger; it is unmapped only in the child of a fork, and by `share`.
+    (at != 0).then(|| Shared { ledger: unsafe { &*(at as *const Ledger) }, lists: at + LISTS, written: at + WRITTEN })
 }
 
 /// Whether there is one: a scan was asked for.
@@ -77,10 +107,17 @@ pub fn exists() -> bool {
 
 /// After a fork the ledger is the parent's: the child begins its own.
 pub fn forget() {
-    let at = LEDGER.swap(0, Release);
+    // SAFETY: the forked child has one thread, and it is here.
+    unsafe { unmap(LEDGER.swap(0, Release)) };
+    ALONE.store(false, Relaxed);
+}
+
+/// # Safety
+/// `at` is a ledger's address or 0, and nobody uses it.
+unsafe fn unmap(at: usize) {
     if at != 0 {
         let range = leakscan_engine::AddrRange::new(at, at + LEN.next_multiple_of(4096));
-        // SAFETY: the forked child has one thread, and it is here.
+        // SAFETY: by this function's own contract.
         unsafe { arena::unmap(range) };
     }
 }

@@ -11,14 +11,15 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire, 
 use leakscan_engine::AddrRange;
 
 /// A list of ranges. Added to by any thread without a lock, read by the snapshot child.
+#[repr(C)]
 pub struct Ranges<const ROOM: usize> {
-    places: [(AtomicUsize, AtomicUsize); ROOM],
     used: AtomicU32,
+    places: [(AtomicUsize, AtomicUsize); ROOM],
 }
 
 impl<const ROOM: usize> Ranges<ROOM> {
     const fn new() -> Self {
-        Self { places: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; ROOM], used: AtomicU32::new(0) }
+        Self { used: AtomicU32::new(0), places: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; ROOM] }
     }
 
     fn used(&self) -> &[(AtomicUsize, AtomicUsize)] {

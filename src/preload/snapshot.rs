@@ -96,7 +96,8 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     {
         STACKS.store(stacks.start, Relaxed);
     }
-    let Some(shared) = ledger::get().filter(|_| STACKS.load(Relaxed) != 0) else {
+    // SAFETY: the caller holds BUSY, and no child is at work.
+    let Some(shared) = unsafe { ledger::share() }.filter(|_| STACKS.load(Relaxed) != 0) else {
         no_memory();
         return None;
     };
@@ -210,7 +211,7 @@ fn glance(job: &mut Job) -> bool {
         return true;
     }
     // Where files may not grow without limit, to write one might end the program by SIGXFSZ: a child's task.
-    let Some(shared) = ledger::get().filter(|_| sys::may_write_files()) else { return false };
+    let Some(shared) = sys::may_write_files().then(ledger::get_alone).flatten() else { return false };
     job.way = Way::Glance;
     job.pause_ended();
     let mut found = Findings::new(job, job.started_ns);

@@ -297,18 +297,22 @@ impl Leaf {
     fn set_granules(&mut self, before: usize, end_of: impl Fn(usize) -> usize) {
         let word_of = |addr: usize| (addr.saturating_sub(self.from) / WORD_SPAN).min(self.starts.len());
         let blocks = |word: &usize| self.starts[*word] != 0;
-        // The last word before the granule that is not empty.
-        let mut last = None;
+        // The last word that is not empty, and where its last block ends; not looked up before it is asked for.
+        let (mut last, mut end) = (None, Some(before));
         for granule in 0..LEAF_SPAN / GRANULE {
             let start = self.base + granule * GRANULE;
             let mut words = word_of(start)..word_of(start + GRANULE);
-            let reached = match (words.rfind(blocks), last) {
-                (Some(word), _) => {
-                    last = Some(word);
+            let reached = match words.rfind(blocks) {
+                Some(word) => {
+                    (last, end) = (Some(word), (word == self.last).then_some(self.end));
                     true
                 }
-                (None, Some(word)) => start <= end_of(start_in(self, word, self.starts[word])),
-                (None, None) => start <= before,
+                None => {
+                    let end = end.get_or_insert_with(|| {
+                        last.map_or(before, |word| end_of(start_in(self, word, self.starts[word])))
+                    });
+                    start <= *end
+                }
             };
             self.granules[granule / 64] |= u64::from(reached) << (granule % 64);
         }

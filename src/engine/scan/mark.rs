@@ -252,7 +252,8 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         }
     }
 
-    fn follow(&mut self) {
+    /// Follows what pointers to starts have reached so far.
+    pub fn follow(&mut self) {
         self.flush();
         loop {
             while let Some(block) = self.frontier.pop() {
