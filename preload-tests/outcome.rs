@@ -82,10 +82,21 @@ impl Outcome {
     /// If there is none of that name.
     #[must_use]
     pub fn stat(&self, name: &str) -> u64 {
+        *self.stats(name).last().unwrap_or_else(|| panic!("no scan"))
+    }
+
+    /// The same of each scan.
+    ///
+    /// # Panics
+    /// If a scan has none of that name.
+    #[must_use]
+    pub fn stats(&self, name: &str) -> Vec<u64> {
         let text = fs::read_to_string(self.app.path(&format!("leakscan.{}", self.pid))).unwrap();
-        let line = text.lines().rfind(|line| line.starts_with("stats ")).unwrap_or("");
-        let value = line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
-        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name} in `{line}`"))
+        let number = |line: &str| {
+            let value = line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+            value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name} in `{line}`"))
+        };
+        text.lines().filter(|line| line.starts_with("stats ")).map(number).collect()
     }
 
     /// Confirmed and suspected leaks, over all scans of all reports in the app's folder, that the program freed later: false

@@ -6,13 +6,15 @@
 
 use crate::emit::{self, Findings};
 use crate::forget::Audit;
+use crate::keys::Keys;
 use crate::shims::{open_protection_keys, pointer_guard, unmangled};
 use crate::snapshot::{self, Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
-use crate::stop;
+use crate::stop::{self, State};
 use crate::unforked::Copied;
-use crate::{deepbind, gather, kernel, ledger, real, settings, tls};
+use crate::{contexts, deepbind, gather, kernel, ledger, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use leakscan_engine::AddrRange;
 use leakscan_engine::arena::List;
 use leakscan_engine::record::live_map::Cell;
 use leakscan_engine::record::sampler::weight;
@@ -82,6 +84,25 @@ pub fn run(job: &mut Job) -> ! {
     }
 }
 
+/// What the program will not look at again, where it lies among what it will: in this copy nothing is there.
+///
+/// # Safety
+/// In the snapshot child.
+unsafe fn clear_what_is_over(job: &Job, pages: &mut Pages) {
+    let mut clear = |range: AddrRange| {
+        snapshot::copy_is_needed();
+        // SAFETY: pages of the program's, which are this process's copies. (Of memory that it shares they would be the program's.)
+        pages.each_own(range, |own| unsafe { (own.start as *mut u8).write_bytes(0, own.len()) });
+    };
+    job.frames().into_iter().chain(contexts::over(job)).for_each(&mut clear);
+    if let Some(keys) = Keys::find().filter(Keys::were_deleted) {
+        let others = job.crew.found().iter().filter(|thread| thread.state != State::Gone).map(|thread| thread.tls);
+        for tls in others.chain([job.caller.tls]).filter(|tls| *tls != 0) {
+            keys.stale(tls).for_each(|word| clear(AddrRange::new(word, word + 8)));
+        }
+    }
+}
+
 /// Sizes by glibc's chunk headers, or by another allocator's own function.
 pub struct Sizes;
 
@@ -137,6 +158,8 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let earlier = shared.seen();
     let freed = freed_since(earlier, &TRACKER.live);
     let mut pages = Pages::open().ok_or(memory)?;
+    // SAFETY: this is the child.
+    unsafe { clear_what_is_over(job, &mut pages) };
     let mut blocks = Blocks::build(&TRACKER.live, &Sizes, &mut pages).ok_or(memory)?;
     let mut found = Findings::new(job, begun);
     (found.check.confirmed_freed, found.check.suspected_freed) = freed;

@@ -11,10 +11,11 @@
 #![allow(unsafe_code)] // reads the program's memory
 
 use crate::child::Sizes;
+use crate::keys::Keys;
 use crate::settings::Settings;
 use crate::snapshot::Job;
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
-use crate::{alternate, deepbind, misuse, own, symbols, threads, tls};
+use crate::{alternate, contexts, deepbind, misuse, own, symbols, threads, tls};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::record::live_map::Cell;
@@ -42,7 +43,8 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
         && deepbind::LOADED.load(Relaxed) == 0
         && threads::stacks().next().is_none()
         && alternate::stacks().next().is_none()
-        && misuse::all().next().is_none();
+        && misuse::all().next().is_none()
+        && !contexts::exist();
     if !usual {
         return None;
     }
@@ -64,6 +66,10 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
         blocks.ranges().any(|range| range.contains(block) && end <= range.end)
     };
     if blocks.count > BLOCKS || !blocks.iter().all(ends_inside) {
+        return None;
+    }
+    // Values that are nobody's any more would be read.
+    if Keys::find().is_some_and(|keys| keys.were_deleted() && keys.stale(job.caller.tls).next().is_some()) {
         return None;
     }
     let live_blocks = blocks.count as u64;

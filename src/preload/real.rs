@@ -111,6 +111,7 @@ functions! {
     EXECLE, "execle";
     EXECLP, "execlp";
     FEXECVE, "fexecve";
+    MAKECONTEXT, "makecontext";
     SBRK, "sbrk", __sbrk;
     MADVISE, "madvise";
     MMAP, "mmap";
@@ -381,6 +382,11 @@ pub fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
         return by_kernel(unsafe { sys::call(sys::nr::MADVISE, [start, len, advice as usize, 0, 0, 0]) }) as c_int;
     }
     call!(MADVISE, fn(start: usize, len: usize, advice: c_int) -> c_int)
+}
+/// # Safety
+/// `context` is a `ucontext_t` with a stack.
+pub unsafe fn makecontext(context: usize, routine: usize, arguments: c_int) {
+    call!(MAKECONTEXT, fn(context: usize, routine: usize, arguments: c_int) -> ())
 }
 pub fn underscore_exit(status: c_int) {
     call!(UNDERSCORE_EXIT, fn(status: c_int) -> ())

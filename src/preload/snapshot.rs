@@ -16,6 +16,7 @@ use crate::state::{TRACKER, WANTED};
 use crate::stop::{self, Crew};
 use crate::{child, fast, glance, tls, unforked};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use leakscan_engine::AddrRange;
 use leakscan_engine::arena;
 use leakscan_engine::scan::fold::Folds;
 use leakscan_engine::sys::{self, Errno, nr};
@@ -158,6 +159,11 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
 }
 
 impl Job {
+    /// The frames that lead from the caller to the clone: nobody returns to them in a copy.
+    pub fn frames(&self) -> Option<AddrRange> {
+        let (low, sp) = (self.low, self.caller.sp);
+        (!is_in_place() && low < sp && sp - low <= STACK).then(|| AddrRange::new(low, sp))
+    }
     fn stopped(&mut self) {
         self.stop_us = (sys::clock_ns(sys::CLOCK_MONOTONIC) - self.started_ns) / 1000;
     }
@@ -271,11 +277,6 @@ extern "C" fn snapshot(job: usize) -> ! {
     if is_in_place() {
         job.pause_ended();
         child::run(job);
-    }
-    let (low, sp) = (job.low, job.caller.sp);
-    if low < sp && sp - low <= STACK {
-        // SAFETY: the frames that lead from the caller to the clone: nobody returns to them in this copy.
-        unsafe { core::slice::from_raw_parts_mut(low as *mut u8, sp - low) }.fill(0);
     }
     child::run(job)
 }

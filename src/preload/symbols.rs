@@ -113,6 +113,7 @@ const CACHED: usize = 48;
 /// What the dynamic section names: hash table, symbols and strings. 0: it names none.
 #[derive(Clone, Copy, Default)]
 struct Table {
+    bias: usize,
     hash: usize,
     symbols: usize,
     strings: usize,
@@ -140,12 +141,30 @@ impl Search {
 
     /// Whether dlsym with RTLD_NEXT may find the name: a file other than ours defines it, or has no table that would tell.
     pub fn may_exist(&self, name: &CStr) -> bool {
+        self.first(name).is_some()
+    }
+
+    /// Where the first file that defines the name has it.
+    pub fn address(&self, name: &CStr) -> Option<usize> {
+        match self.first(name)? {
+            Definition::At(address) => Some(address),
+            Definition::Unknown => None,
+        }
+    }
+
+    fn first(&self, name: &CStr) -> Option<Definition> {
         let hash = hash(name);
         // SAFETY: the tables of loaded files.
-        let defines = |table: &Table| unsafe { table.defines(name, hash) };
-        self.tables[..self.count].iter().any(defines)
-            || self.count == CACHED && tables().skip(CACHED).any(|table| defines(&table))
+        let find = |table: &Table| unsafe { table.find(name, hash) };
+        let more = || if self.count == CACHED { tables().skip(CACHED).find_map(|table| find(&table)) } else { None };
+        self.tables[..self.count].iter().find_map(find).or_else(more)
     }
+}
+
+enum Definition {
+    At(usize),
+    /// The file has no table that would tell.
+    Unknown,
 }
 
 /// The one that `DT_GNU_HASH` is made of.
@@ -164,7 +183,7 @@ impl Table {
         const STRINGS: usize = 5;
         const SYMBOLS: usize = 6;
         const GNU_HASH: usize = 0x6fff_fef5;
-        let mut table = Self::default();
+        let mut table = Self { bias: file.base, ..Self::default() };
         let mut entry = file.dynamic;
         // SAFETY: a dynamic section ends with a tag of 0.
         while let Some(Entry { tag: tag @ 1.., value }) = unsafe { entry.as_ref() } {
@@ -186,26 +205,26 @@ impl Table {
     ///
     /// # Safety
     /// The file is loaded.
-    unsafe fn defines(&self, name: &CStr, hash: u32) -> bool {
-        let Self { hash: table, symbols, strings } = *self;
+    unsafe fn find(&self, name: &CStr, hash: u32) -> Option<Definition> {
+        let Self { bias, hash: table, symbols, strings } = *self;
         if table == 0 || symbols == 0 || strings == 0 {
-            return true;
+            return Some(Definition::Unknown);
         }
         // SAFETY: all that follows lies in the file's tables, as its linker has laid them out.
         unsafe {
             let word = |at: usize| *((table + at * 4) as *const u32);
             let (buckets, first, filters, shift) = (word(0), word(1), word(2), word(3));
             if buckets == 0 || filters == 0 {
-                return true;
+                return Some(Definition::Unknown);
             }
             let filter = *((table + 16 + (hash / 64 % filters) as usize * 8) as *const u64);
             if filter >> (hash % 64) & filter >> ((hash >> (shift % 32)) % 64) & 1 == 0 {
-                return false;
+                return None;
             }
             let chains = 4 + filters as usize * 2;
             let mut at = word(chains + (hash % buckets) as usize);
             if at < first {
-                return false;
+                return None;
             }
             loop {
                 let link = word(chains + buckets as usize + (at - first) as usize);
@@ -214,11 +233,11 @@ impl Table {
                     let text = (strings + *(symbol as *const u32) as usize) as *const c_char;
                     let section = *((symbol + 6) as *const u16);
                     if section != 0 && CStr::from_ptr(text) == name {
-                        return true;
+                        return Some(Definition::At(bias + *((symbol + 8) as *const usize)));
                     }
                 }
                 if link & 1 == 1 {
-                    return false;
+                    return None;
                 }
                 at += 1;
             }

@@ -42,6 +42,20 @@ impl Pages {
         }
     }
 
+    /// The parts of a range whose pages are this process's own: what is written there nobody else sees. Nothing where the kernel does
+    /// not say.
+    pub fn each_own(&mut self, range: AddrRange, mut each: impl FnMut(AddrRange)) {
+        const PRESENT: u64 = 1 << 63;
+        const SHARED: u64 = 1 << 61;
+        for start in (range.start & !(PAGE - 1)..range.end).step_by(PAGE) {
+            let mut entry = [0; 8];
+            let read = self.pagemap.as_ref().map(|pagemap| pagemap.read_at(&mut entry, start / PAGE * 8));
+            if read == Some(Ok(8)) && u64::from_ne_bytes(entry) & (PRESENT | SHARED) == PRESENT {
+                each(clip(AddrRange::new(start, start + PAGE), range));
+            }
+        }
+    }
+
     /// Whether the page at `addr`, of private memory, exists. True where the kernel does not say.
     pub fn exists(&mut self, addr: usize) -> bool {
         self.ask(addr & !(PAGE - 1), 1, Resident::Private);
@@ -121,6 +135,22 @@ mod tests {
         let mut found = Vec::new();
         pages.each(range, Resident::Private, |run| found.push(((run.start - range.start) / PAGE, run.len() / PAGE)));
         assert_eq!(found, [(3, 3), (9000, 1), (16383, 1)]);
+    }
+
+    #[test]
+    fn own_pages_are_those_that_no_other_process_writes_to() {
+        let (own, shared) = (arena::map(1 << 20).unwrap(), arena::map_shared(1 << 20).unwrap());
+        let mut pages = Pages::open().unwrap();
+        let mut found = vec![];
+        for range in [own, shared] {
+            for page in [1, 2, 9] {
+                // SAFETY: inside the new mapping.
+                unsafe { *((range.start + page * PAGE) as *mut u8) = 1 };
+            }
+            let part = AddrRange::new(range.start + PAGE + 100, range.start + 9 * PAGE + 8);
+            pages.each_own(part, |run| found.push((run.start - range.start, run.len())));
+        }
+        assert_eq!(found, [(PAGE + 100, PAGE - 100), (2 * PAGE, PAGE), (9 * PAGE, 8)]);
     }
 
     #[test]

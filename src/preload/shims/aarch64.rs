@@ -90,6 +90,16 @@ pub const fn unmangled(word: usize, _: usize) -> usize {
     word
 }
 
+/// The trampoline's address is in a register.
+pub const fn context_ends_at(_: usize, _: usize) -> usize {
+    0
+}
+
+/// Where `struct pthread`, of so many bytes, begins.
+pub const fn pthread_of(pointer: usize, size: usize) -> usize {
+    pointer.wrapping_sub(size)
+}
+
 macro_rules! export {
     ($($name:literal => $target:path, $sp:literal, $fp:literal, $call:literal;)+) => {
         $(const _: () = {
@@ -215,8 +225,8 @@ export_open! {
     "dlmopen", DLMOPEN, "w2" => crate::deepbind::opening_apart;
 }
 
-/// exec in its forms, of which some take any number of arguments: a scan, and a jump to the real one.
-macro_rules! export_exec {
+/// What takes any number of arguments: a look ahead, and a jump to the real one.
+macro_rules! export_ahead {
     ($($name:literal, $real:ident => $before:path;)+) => {
         $(const _: () = {
             /// # Safety
@@ -246,7 +256,7 @@ macro_rules! export_exec {
     };
 }
 
-export_exec! {
+export_ahead! {
     "execve", EXECVE => crate::trigger::before_exec_of;
     "execv", EXECV => crate::trigger::before_exec_of;
     "execvp", EXECVP => crate::trigger::before_exec;
@@ -255,6 +265,7 @@ export_exec! {
     "execle", EXECLE => crate::trigger::before_exec_of;
     "execlp", EXECLP => crate::trigger::before_exec;
     "fexecve", FEXECVE => crate::trigger::before_exec;
+    "makecontext", MAKECONTEXT => crate::contexts::making;
 }
 
 /// Operators go by the C++ runtime's.

@@ -98,6 +98,19 @@ pub const fn unmangled(word: usize, guard: usize) -> usize {
     word.rotate_right(17) ^ guard
 }
 
+/// Where makecontext puts its trampoline's address, and where the trampoline's own call puts another one when the routine has
+/// returned (glibc's makecontext.c and __start_context.S). 0: nowhere on the stack.
+pub const fn context_ends_at(high: usize, arguments: usize) -> usize {
+    let more = arguments.saturating_sub(6);
+    let aligned = high.saturating_sub((more + 1) * 8) & !15;
+    aligned.saturating_sub(8) + more * 8
+}
+
+/// Where `struct pthread`, of so many bytes, begins.
+pub const fn pthread_of(pointer: usize, _: usize) -> usize {
+    pointer
+}
+
 macro_rules! export {
     ($($name:literal => $target:path, $sp:literal, $fp:literal, $jump:literal;)+) => {
         $(const _: () = {
@@ -203,8 +216,8 @@ export_open! {
     "dlmopen", DLMOPEN, "edx", "8" => crate::deepbind::opening_apart;
 }
 
-/// exec in its forms, of which some take any number of arguments: a scan, and a jump to the real one.
-macro_rules! export_exec {
+/// What takes any number of arguments: a look ahead, and a jump to the real one.
+macro_rules! export_ahead {
     ($($name:literal, $real:ident => $before:path;)+) => {
         $(const _: () = {
             /// # Safety
@@ -233,7 +246,7 @@ macro_rules! export_exec {
     };
 }
 
-export_exec! {
+export_ahead! {
     "execve", EXECVE => crate::trigger::before_exec_of;
     "execv", EXECV => crate::trigger::before_exec_of;
     "execvp", EXECVP => crate::trigger::before_exec;
@@ -242,6 +255,7 @@ export_exec! {
     "execle", EXECLE => crate::trigger::before_exec_of;
     "execlp", EXECLP => crate::trigger::before_exec;
     "fexecve", FEXECVE => crate::trigger::before_exec;
+    "makecontext", MAKECONTEXT => crate::contexts::making;
 }
 
 /// Operators can do without the C++ runtime's.

@@ -1,0 +1,164 @@
+// The last copy of a pointer to a block of 1337 bytes lies where the program will not look again, or nearby: on a stack of
+// makecontext's, or under a key of pthread_key_create. The place is the first argument; the scan is the program's own call.
+#include "test.h"
+#include <malloc.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+enum { STACK = 256 << 10, ROOM = 96 << 10 };
+static ucontext_t outside, inside;
+static char *memory, *stack;
+static uintptr_t hidden;
+
+static NOINLINE void make(void) { hidden = ~(uintptr_t)malloc(1337); }
+static NOINLINE void *pointer(void) { return (void *)~hidden; }
+// Leaves the pointer deep below.
+static NOINLINE void leave_deep(void) {
+    void *volatile local = pointer();
+    (void)local;
+}
+static NOINLINE void leave(void) {
+    volatile char room[ROOM];
+    room[0] = 0;
+    leave_deep();
+    hidden = 0;
+    room[1] = room[0];
+}
+static void look(void) {
+    scrub_registers();
+    LEAKSCAN_SCAN();
+}
+static void on(char *where, void (*routine)(void)) {
+    stack = where;
+    getcontext(&inside);
+    inside.uc_stack.ss_sp = where;
+    inside.uc_stack.ss_size = STACK;
+    inside.uc_link = &outside;
+    makecontext(&inside, routine, 0);
+    swapcontext(&outside, &inside);
+}
+static char *map(int sharing) {
+    char *mapped = mmap(0, STACK, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | sharing, -1, 0);
+    check(mapped != MAP_FAILED);
+    return mapped;
+}
+
+static void runs_and_left(void) {
+    leave();
+    look();
+}
+static void runs_and_has(void) {
+    void *volatile local = pointer();
+    hidden = 0;
+    look();
+    check(local);
+}
+static void ends(void) { leave(); }
+static void waits(void) {
+    void *volatile local = pointer();
+    hidden = 0;
+    swapcontext(&inside, &outside);
+    check(local);
+}
+// Nothing of the program's is changed, wherever it lies: not below the stack pointer either.
+static void runs_over_a_mark(void) {
+    memset(stack, 0x5a, 4096);
+    look();
+    for (int i = 0; i < 4096; i++) check(stack[i] == 0x5a);
+    hidden = 0;
+}
+
+static void at_the_front(void) { memcpy(memory, &(void *){pointer()}, 8); }
+static void freed_and_taken_again(void) {
+    free(memory);
+    void *volatile *block = calloc(1, STACK);
+    check((char *)block == memory);
+    block[10] = pointer();
+    hidden = 0;
+}
+
+static pthread_key_t keys[64];
+static int which;
+static NOINLINE void set(void) { pthread_setspecific(keys[which], pointer()); }
+static void make_keys(int key) {
+    for (int i = 0; i < 64; i++) check(pthread_key_create(&keys[i], 0) == 0);
+    which = key;
+    below(set);
+    hidden = 0;
+}
+static pthread_barrier_t set_there, looked;
+static void *setting_thread(void *_) {
+    (void)_;
+    below(set);
+    hidden = 0;
+    scrub();
+    pthread_barrier_wait(&set_there);
+    pthread_barrier_wait(&looked);
+    return 0;
+}
+
+int main(int count, char **words) {
+    check(count == 2);
+    const char *place = words[1];
+    // Blocks of all sizes come from the heap, and a freed one is the next of its size.
+    check(mallopt(M_MMAP_THRESHOLD, 1 << 20) && mallopt(M_TRIM_THRESHOLD, 1 << 24));
+    below(make);
+    if (is(place, "running on a block")) on(memory = malloc(STACK), runs_and_left);
+    else if (is(place, "running on a mapping")) on(map(MAP_PRIVATE), runs_and_left);
+    else if (is(place, "frame on a block")) on(memory = malloc(STACK), runs_and_has);
+    else if (is(place, "frame on a mapping")) on(map(MAP_PRIVATE), runs_and_has);
+    else if (is(place, "shared mapping")) on(map(MAP_SHARED), runs_over_a_mark);
+    else if (is(place, "private mapping")) on(map(MAP_PRIVATE), runs_over_a_mark);
+    else if (is(place, "before the stack")) {
+        // A block that is more than the stack.
+        memory = malloc(64 + STACK);
+        below(at_the_front);
+        on(memory + 64, runs_and_left);
+    } else if (is(place, "ended")) {
+        on(memory = malloc(STACK), ends);
+        scan();
+    } else if (is(place, "waiting")) {
+        on(memory = malloc(STACK), waits);
+        scan();
+        swapcontext(&outside, &inside);
+    } else if (is(place, "waiting where one has ended")) {
+        on(memory = malloc(STACK), scrub);
+        on(memory, waits);
+        scan();
+        swapcontext(&outside, &inside);
+    } else if (is(place, "another block where one has ended")) {
+        on(memory = malloc(STACK), scrub);
+        below(freed_and_taken_again);
+        scan();
+    } else if (is(place, "key 3") || is(place, "key 60")) {
+        make_keys(is(place, "key 3") ? 3 : 60);
+        scan();
+        pthread_key_delete(keys[which]);
+        scan();
+    } else if (is(place, "key made anew")) {
+        make_keys(3);
+        pthread_key_delete(keys[3]);
+        check(pthread_key_create(&keys[3], 0) == 0 && !pthread_getspecific(keys[3]));
+        scan();
+    } else if (is(place, "key at the end")) {
+        make_keys(3);
+        pthread_key_delete(keys[3]);
+        scrub();
+    } else if (is(place, "key of a thread")) {
+        for (int i = 0; i < 64; i++) check(pthread_key_create(&keys[i], 0) == 0);
+        which = 3;
+        pthread_barrier_init(&set_there, 0, 2);
+        pthread_barrier_init(&looked, 0, 2);
+        pthread_t thread;
+        check(pthread_create(&thread, 0, setting_thread, 0) == 0);
+        pthread_barrier_wait(&set_there);
+        scan();
+        pthread_key_delete(keys[3]);
+        scan();
+        pthread_barrier_wait(&looked);
+        pthread_join(thread, 0);
+    } else check(0);
+    return 0;
+}

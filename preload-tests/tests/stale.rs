@@ -1,0 +1,49 @@
+//! What lies where the program will not look again keeps nothing, and what lies beside it does.
+
+use harness::program;
+
+/// What each scan found lost.
+fn scans(place: &str, options: &str) -> Vec<(u64, u64)> {
+    let outcome = program("stale.c").arg(place).options(&format!("scan_at_exit=0:{options}")).run();
+    outcome.ok();
+    outcome.stats("direct_blocks").into_iter().zip(outcome.stats("direct_bytes")).collect()
+}
+
+const KEPT: (u64, u64) = (0, 0);
+const LOST: (u64, u64) = (1, 1337);
+
+#[test]
+fn below_the_stack_pointer_of_a_context_that_runs() {
+    for stop in ["stop=ptrace", "stop=signal"] {
+        assert_eq!(scans("running on a block", stop), [LOST]);
+        assert_eq!(scans("running on a mapping", stop), [LOST]);
+        assert_eq!(scans("frame on a block", stop), [KEPT]);
+        assert_eq!(scans("frame on a mapping", stop), [KEPT]);
+    }
+    assert_eq!(scans("before the stack", ""), [KEPT], "in the same block, but not of the stack");
+}
+
+#[test]
+fn a_context_that_has_ended() {
+    assert_eq!(scans("ended", ""), [LOST]);
+    assert_eq!(scans("waiting", ""), [KEPT]);
+    assert_eq!(scans("waiting where one has ended", ""), [KEPT]);
+    assert_eq!(scans("another block where one has ended", ""), [KEPT]);
+}
+
+#[test]
+fn the_programs_own_memory_is_not_touched() {
+    for place in ["shared mapping", "private mapping"] {
+        assert_eq!(scans(place, ""), [LOST], "{place}");
+    }
+}
+
+#[test]
+fn values_under_deleted_keys() {
+    for key in ["key 3", "key 60", "key of a thread"] {
+        assert_eq!(scans(key, ""), [KEPT, LOST], "{key}");
+    }
+    assert_eq!(scans("key made anew", ""), [LOST]);
+    // By a scan in the program's own memory, which may not be changed; and as if nothing was there, a copy is made.
+    program("stale.c").arg("key at the end").run().expect_leaks(1, 1337);
+}
