@@ -104,6 +104,28 @@ static NOINLINE void jump(int number) {
     longjmp(back, 1);
 }
 
+// Code without a table. The frame pointer is 8 and 16 bytes below the end of all addresses when malloc is called.
+void *with_frame_pointer(size_t size, long frame_pointer);
+// Two callers: one that has a table and switches to another stack, and one that has none.
+void on_stack(void *top, void (*function)(int), int number);
+void without_table(void (*function)(int, int), int depth, int number);
+__asm__(".text\n"
+        ".globl with_frame_pointer\n.type with_frame_pointer,@function\nwith_frame_pointer:\n"
+        "push %rbp\n mov %rsi, %rbp\n call malloc@PLT\n pop %rbp\n ret\n.size with_frame_pointer, . - with_frame_pointer\n"
+        ".globl on_stack\n.type on_stack,@function\non_stack:\n.cfi_startproc\n"
+        "push %rbp\n.cfi_def_cfa_offset 16\n.cfi_offset %rbp,-16\n mov %rsp, %rbp\n.cfi_def_cfa_register %rbp\n"
+        "mov %rdi, %rsp\n mov %edx, %edi\n call *%rsi\n leave\n.cfi_def_cfa %rsp,8\n ret\n.cfi_endproc\n"
+        ".size on_stack, . - on_stack\n"
+        ".globl without_table\n.type without_table,@function\nwithout_table:\n"
+        "push %rbp\n mov %rsp, %rbp\n mov %rdi, %rax\n mov %esi, %edi\n mov %edx, %esi\n call *%rax\n pop %rbp\n ret\n"
+        ".size without_table, . - without_table\n");
+static char *other_stack;
+static NOINLINE void then_on_other_stack(int depth, int number) {
+    if (depth) then_on_other_stack(depth - 1, number);
+    else on_stack(other_stack + (64 << 10), allocate, number);
+    __asm__ volatile("" ::: "memory");
+}
+
 // Two libraries that come to lie at the same address in turn: their paths are the arguments.
 static void in_turn(char **libraries) {
     void *last = 0;
@@ -184,6 +206,12 @@ int main(int count, char **words) {
             with_alloca(i);
             with_aligned_frame(i + 5000);
         }
+    } else if (is(what, "high_frame_pointer")) {
+        for (long at = -8; at >= -24; at -= 8) free(with_frame_pointer(100, at));
+        allocate(1000);
+    } else if (is(what, "another_stack_between")) {
+        other_stack = mmap(0, 64 << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (int i = 0; i < 8000; i++) without_table(then_on_other_stack, i % 40, i);
     } else if (is(what, "recursion")) {
         for (int i = 0; i < 3000; i++) recurse(i % 200, i);
     } else if (is(what, "longjmp")) {

@@ -79,6 +79,55 @@ static void freed_and_taken_again(void) {
     hidden = 0;
 }
 
+// The stack is in the midst of a block, which is freed and taken again: by small blocks, or as it was.
+static void *volatile live[100];
+static NOINLINE char *take(void) { return malloc(64 + STACK); }
+static NOINLINE void small_blocks(void) {
+    free(memory);
+    for (int i = 0; i < 100; i++) live[i] = malloc(200);
+    check((char *)live[50] > memory && (char *)live[50] < memory + STACK);
+    *(void *volatile *)live[50] = pointer();
+    hidden = 0;
+}
+static NOINLINE void the_same_again(void) {
+    char *volatile before = memory;
+    free(memory);
+    memory = take();
+    check(memory == before);
+    ((void *volatile *)memory)[100] = pointer();
+    hidden = 0;
+}
+// Threads whose stacks come to lie where a context's was.
+static pthread_barrier_t there, done;
+static void *standing_thread(void *_) {
+    void *volatile block = malloc((size_t)_);
+    pthread_barrier_wait(&there);
+    pthread_barrier_wait(&done);
+    free(block);
+    return 0;
+}
+static void threads_instead(void) {
+    enum { THREADS = 4, LARGE = 40 << 20 };
+    char *mapped = mmap(0, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    getcontext(&inside);
+    inside.uc_stack.ss_sp = mapped;
+    inside.uc_stack.ss_size = LARGE;
+    inside.uc_link = &outside;
+    makecontext(&inside, scrub, 0);
+    swapcontext(&outside, &inside);
+    munmap(mapped, LARGE);
+    pthread_barrier_init(&there, 0, THREADS + 1);
+    pthread_barrier_init(&done, 0, THREADS + 1);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) check(pthread_create(&threads[i], 0, standing_thread, (void *)300) == 0);
+    pthread_barrier_wait(&there);
+    live[0] = pointer();
+    hidden = 0;
+    scan();
+    pthread_barrier_wait(&done);
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], 0);
+}
+
 static pthread_key_t keys[64];
 static int which;
 static NOINLINE void set(void) { pthread_setspecific(keys[which], pointer()); }
@@ -131,6 +180,24 @@ int main(int count, char **words) {
     } else if (is(place, "another block where one has ended")) {
         on(memory = malloc(STACK), scrub);
         below(freed_and_taken_again);
+        scan();
+    } else if (is(place, "small blocks where one has ended") || is(place, "the same block where one has ended")) {
+        memory = take();
+        on(memory + 64, scrub);
+        below(is(place, "small blocks where one has ended") ? small_blocks : the_same_again);
+        scan();
+    } else if (is(place, "threads where one has ended")) {
+        threads_instead();
+    } else if (is(place, "page given back")) {
+        // The last page of three, so that others of the mapping are as they were.
+        void *volatile *mapped = (void *)map(MAP_PRIVATE), *volatile *page = mapped + 1024;
+        mapped[7] = (void *)1;
+        page[7] = pointer();
+        hidden = 0;
+        scan();
+        check(madvise((void *)page, 4096, MADV_FREE) == 0);
+        scan();
+        check(page[7] == 0 || (page[9] = (void *)1));
         scan();
     } else if (is(place, "key 3") || is(place, "key 60")) {
         make_keys(is(place, "key 3") ? 3 : 60);

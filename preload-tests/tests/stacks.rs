@@ -66,6 +66,21 @@ fn through_code_without_tables() {
     lost_through(&app("code_with_garbage").run(), &["allocate"]);
 }
 
+/// The frame pointer is read no further than there is memory, wherever it points.
+#[test]
+fn from_code_without_tables_whose_frame_pointer_is_as_high_as_can_be() {
+    lost_through(&app("high_frame_pointer").run(), &["allocate", "main"]);
+}
+
+/// Beyond code without a table it is the thread's own stack that is followed, from wherever the walk has come, and by the memo, too.
+#[test]
+fn through_another_stack_and_code_without_tables() {
+    let outcome = app("another_stack_between").options("unwind_check=1").run();
+    let compared = "leakscan: unwind_check: compared 8001, different 0, unsupported 0";
+    assert!(outcome.ok().stderr.contains(compared), "{outcome:?}");
+    lost_through(&outcome, &["allocate", "on_stack", "then_on_other_stack", "without_table", "main"]);
+}
+
 #[test]
 fn through_frames_of_varying_size() {
     lost_through(&as_libgcc(&app("alloca")), &["allocate", "with_alloca", "main"]);

@@ -12,7 +12,7 @@ use crate::snapshot::{self, Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop::{self, State};
 use crate::unforked::Copied;
-use crate::{contexts, deepbind, gather, kernel, ledger, real, settings, tls};
+use crate::{contexts, deepbind, gather, given, kernel, ledger, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::List;
@@ -88,18 +88,41 @@ pub fn run(job: &mut Job) -> ! {
 ///
 /// # Safety
 /// In the snapshot child.
-unsafe fn clear_what_is_over(job: &Job, pages: &mut Pages) {
-    let mut clear = |range: AddrRange| {
+unsafe fn clear_what_is_over<S: SizeOf>(job: &Job, pages: &mut Pages, blocks: &Blocks<'_, S>) {
+    let clear = |pages: &mut Pages, range: AddrRange| {
         snapshot::copy_is_needed();
-        // SAFETY: pages of the program's, which are this process's copies. (Of memory that it shares they would be the program's.)
-        pages.each_own(range, |own| unsafe { (own.start as *mut u8).write_bytes(0, own.len()) });
+        // SAFETY: the program's memory, which is this process's copy, or no private memory, which stays as it is.
+        unsafe { clear(pages, range) };
     };
-    job.frames().into_iter().chain(contexts::over(job)).for_each(&mut clear);
+    job.frames().into_iter().chain(contexts::over(job, blocks)).for_each(|range| clear(pages, range));
+    let mut given: List<AddrRange> = List::new();
+    given::each(pages, |range| _ = given.push(range));
+    given.iter().for_each(|range| clear(pages, *range));
     if let Some(keys) = Keys::find().filter(Keys::were_deleted) {
         let others = job.crew.found().iter().filter(|thread| thread.state != State::Gone).map(|thread| thread.tls);
-        for tls in others.chain([job.caller.tls]).filter(|tls| *tls != 0) {
-            keys.stale(tls).for_each(|word| clear(AddrRange::new(word, word + 8)));
+        for tls in others.chain([job.caller.tls]) {
+            keys.stale(tls).for_each(|word| clear(pages, AddrRange::new(word, word + 8)));
         }
+    }
+}
+
+/// Whole pages are let go, so that there are new ones, whatever may be done with them. The rest is written over, where the page is no
+/// other process's.
+///
+/// # Safety
+/// In a copy of the program.
+unsafe fn clear(pages: &mut Pages, range: AddrRange) {
+    const MADV_DONTNEED: usize = 4;
+    let (start, end) = (range.start.next_multiple_of(4096), range.end & !4095);
+    if start < end {
+        // SAFETY: by this function's own contract. What is mapped there stays so.
+        let _ = unsafe { sys::call(nr::MADVISE, [start, end - start, MADV_DONTNEED, 0, 0, 0]) };
+    }
+    let edges =
+        if start <= end { [(range.start, start), (end, range.end)] } else { [(range.start, range.end), (0, 0)] };
+    for (start, end) in edges.into_iter().filter(|(start, end)| start < end) {
+        // SAFETY: as above.
+        pages.each_own(AddrRange::new(start, end), |own| unsafe { (own.start as *mut u8).write_bytes(0, own.len()) });
     }
 }
 
@@ -158,9 +181,9 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let earlier = shared.seen();
     let freed = freed_since(earlier, &TRACKER.live);
     let mut pages = Pages::open().ok_or(memory)?;
-    // SAFETY: this is the child.
-    unsafe { clear_what_is_over(job, &mut pages) };
     let mut blocks = Blocks::build(&TRACKER.live, &Sizes, &mut pages).ok_or(memory)?;
+    // SAFETY: this is the child.
+    unsafe { clear_what_is_over(job, &mut pages, &blocks) };
     let mut found = Findings::new(job, begun);
     (found.check.confirmed_freed, found.check.suspected_freed) = freed;
 

@@ -3,14 +3,16 @@
 //!
 //! That a routine has returned is seen at the end of its stack: glibc's trampoline, to which it returns, calls setcontext from there and
 //! leaves the address behind that call where its own had been.
+//!
+//! A stack is forgotten when its memory is freed, unmapped or mapped over, and left alone where anything else is found in it.
 #![allow(unsafe_code)] // calls makecontext on a context of our own
 
 use crate::shims::context_ends_at;
-use crate::state::TRACKER;
-use crate::{real, snapshot::Job};
+use crate::{fast, own, real, snapshot::Job, threads};
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use leakscan_engine::{AddrRange, sys};
+use core::sync::atomic::{AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use leakscan_engine::scan::blocks::{Blocks, SizeOf};
+use leakscan_engine::{AddrRange, arena, sys};
 
 /// Stacks that are known; of more, the older ones are forgotten.
 const ROOM: usize = 1024;
@@ -25,13 +27,12 @@ struct Context {
     high: AtomicUsize,
     /// Where the trampoline's address lies first; 0: not on the stack.
     end: AtomicUsize,
-    /// The block that begins at `low`, as the live map had it; 0: none does.
-    cell: AtomicU32,
 }
 
-static CONTEXTS: [Context; ROOM] = [const {
-    Context { low: AtomicUsize::new(0), high: AtomicUsize::new(0), end: AtomicUsize::new(0), cell: AtomicU32::new(0) }
-}; ROOM];
+static CONTEXTS: [Context; ROOM] =
+    [const { Context { low: AtomicUsize::new(0), high: AtomicUsize::new(0), end: AtomicUsize::new(0) } }; ROOM];
+/// No stack is smaller.
+static SMALLEST: AtomicUsize = AtomicUsize::new(usize::MAX);
 static USED: AtomicUsize = AtomicUsize::new(0);
 static TURN: AtomicUsize = AtomicUsize::new(0);
 /// glibc's trampoline; 0: not known.
@@ -65,28 +66,39 @@ pub unsafe extern "C" fn making(context: *const Ucontext, _: usize, arguments: c
     // SAFETY: by this function's own contract.
     let (low, size) = unsafe { ((*context).stack, (*context).stack_size) };
     let Some(high) = low.checked_add(size).filter(|_| low > 1 && size != 0) else { return };
-    find_trampoline();
-    let stack = AddrRange::new(low, high);
-    let is_free = |place: &&Context| {
-        let low = place.low.load(Acquire);
-        // What was there before is over.
-        if low > 1 && stack.overlaps(AddrRange::new(low, place.high.load(Relaxed))) {
-            let _ = place.low.compare_exchange(low, 0, Relaxed, Relaxed);
-        }
-        place.low.load(Relaxed) == 0
-    };
+    if !exist() {
+        // From now on each free has to look here.
+        fast::close_free();
+        find_trampoline();
+    }
+    SMALLEST.fetch_min(size, Relaxed);
+    forget(AddrRange::new(low, high));
     let claim = |place: &&Context| place.low.compare_exchange(0, 1, Acquire, Relaxed).is_ok();
-    let free = used().iter().filter(is_free).fold(None, |first, place| first.or(Some(place)));
-    let place = free.filter(claim).or_else(|| CONTEXTS.get(USED.fetch_add(1, Relaxed)).filter(claim)).or_else(|| {
+    let unused = || CONTEXTS.get(USED.fetch_add(1, Relaxed)).filter(claim);
+    let oldest = || {
         let place = &CONTEXTS[TURN.fetch_add(1, Relaxed) % ROOM];
-        place.low.store(0, Relaxed);
-        Some(place).filter(claim)
-    });
-    let Some(place) = place else { return };
+        let there = place.low.load(Relaxed);
+        (there > 1 && place.low.compare_exchange(there, 1, Acquire, Relaxed).is_ok()).then_some(place)
+    };
+    let Some(place) = used().iter().find(claim).or_else(unused).or_else(oldest) else { return };
     place.high.store(high, Relaxed);
     place.end.store(context_ends_at(high, usize::try_from(arguments).unwrap_or(0)), Relaxed);
-    place.cell.store(TRACKER.live.get(low).map_or(0, |cell| cell.0), Relaxed);
     place.low.store(low, Release);
+}
+
+/// Whether a block of so many usable bytes may hold a stack.
+pub fn may_lie_in(usable: usize) -> bool {
+    usable >= SMALLEST.load(Relaxed)
+}
+
+/// The memory is something else from now on.
+pub fn forget(range: AddrRange) {
+    for context in used() {
+        let low = context.low.load(Acquire);
+        if low > 1 && range.overlaps(AddrRange::new(low, context.high.load(Relaxed))) {
+            let _ = context.low.compare_exchange(low, 0, Relaxed, Relaxed);
+        }
+    }
 }
 
 /// Makes a context to see what glibc writes to the end of its stack.
@@ -108,23 +120,28 @@ fn find_trampoline() {
     }
 }
 
-/// What nothing is meant by any more, for a thread with each of these stack pointers and others that stand elsewhere.
-pub fn over(job: &Job) -> impl Iterator<Item = AddrRange> {
+/// What nothing is meant by any more.
+pub fn over<S: SizeOf>(job: &Job, blocks: &Blocks<'_, S>) -> impl Iterator<Item = AddrRange> {
     let start = START.load(Relaxed);
     used().iter().filter_map(move |context| {
         let (low, high) = (context.low.load(Acquire), context.high.load(Relaxed));
-        // The block may be another one by now.
-        let cell = context.cell.load(Relaxed);
-        if low <= 1 || cell != 0 && TRACKER.live.get(low).is_none_or(|now| now.0 != cell) {
+        let stack = AddrRange::new(low, high);
+        let others = arena::own_ranges().chain(threads::stacks().map(|stack| stack.range)).chain([own::data()]);
+        if low <= 1
+            || blocks.start_in(AddrRange::new(low + 1, high))
+            || others.into_iter().any(|other| other.overlaps(stack))
+        {
             return None;
         }
-        let stack = AddrRange::new(low, high);
         let others = job.crew.found().iter().map(|thread| thread.sp.saturating_sub(RED_ZONE));
         let mut standing = others.chain([job.caller.sp]).filter(|sp| stack.contains(*sp));
-        if let Some(sp) = standing.next() {
-            return Some(AddrRange::new(low, sp));
+        match (standing.next(), standing.next()) {
+            (Some(sp), None) => Some(AddrRange::new(low, sp)),
+            (Some(_), Some(_)) => None,
+            (None, _) => {
+                let [word] = sys::peek(context.end.load(Relaxed))?;
+                (start != 0 && word > start && word - start < TRAMPOLINE).then_some(stack)
+            }
         }
-        let [word] = sys::peek(context.end.load(Relaxed))?;
-        (start != 0 && word > start && word - start < TRAMPOLINE).then_some(stack)
     })
 }

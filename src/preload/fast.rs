@@ -9,7 +9,7 @@ use crate::interpose::{self, Caller};
 use crate::shims::thread_word;
 use crate::state::{self, TRACKER};
 use crate::tls::Thread;
-use crate::{operators, real, shims, trigger};
+use crate::{contexts, operators, real, shims, trigger};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 use leakscan_engine::StackId;
 use leakscan_engine::record::live_map::Family;
@@ -39,7 +39,7 @@ pub type Delete = extern "C" fn(usize, usize, usize, u32);
 /// Opens the ways that the options leave open. For the constructor, when all else is done.
 pub fn open() {
     let direct = shims::CAN_BE_DIRECT && operators::are_plain();
-    if state::FORGET.load(Relaxed) == 0 {
+    if state::FORGET.load(Relaxed) == 0 && !contexts::exist() {
         let free: Free = if direct { free::<false> } else { free::<true> };
         FREE.store(free as *mut (), Relaxed);
         DELETE.store(delete as Delete as *mut (), Relaxed);
@@ -56,6 +56,12 @@ pub fn open() {
         };
         MALLOC.store(malloc as *mut (), Relaxed);
     }
+}
+
+/// Every free has to look whether a context's stack lies in its block.
+pub fn close_free() {
+    FREE.store(interpose::free as Free as *mut (), Relaxed);
+    DELETE.store(interpose::delete as Delete as *mut (), Relaxed);
 }
 
 /// Every malloc has to look whether a scan wants the stacks of its size.

@@ -4,15 +4,15 @@
 //! default path; errno is the real function's, since we call nothing else that sets it.
 #![allow(unsafe_code)] // reads the return address at the caller's stack pointer
 
-use crate::{bundled, forget, misuse, real, state, tls, trigger};
+use crate::{bundled, contexts, forget, misuse, real, state, tls, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
-use leakscan_engine::StackId;
 use leakscan_engine::record::live_map::{Cell, Family, SLACK_ELSEWHERE};
 use leakscan_engine::record::{Chosen, New, TRAILER};
 use leakscan_engine::unwind::Start;
 use leakscan_engine::unwind::memo::{Ids, Memo};
 use leakscan_engine::unwind::walk::Trace;
+use leakscan_engine::{AddrRange, StackId};
 use state::{TRACKER, UNWINDER};
 use tls::Operator;
 
@@ -266,6 +266,9 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
         moving.sp.store(sp, Relaxed);
         moving.addr.store(old, Relaxed);
     }
+    if contexts::exist() {
+        forget_contexts(old);
+    }
     let before = if state::ZERO.load(Relaxed) { usable(old) } else { 0 };
     TRACKER.live.take(old);
     let new = if size == 0 { real::realloc(old, 0) } else { real::realloc(old, request(size)) };
@@ -315,8 +318,21 @@ fn dies(addr: usize, caller: Caller) -> bool {
     if nth != 0 && forget::forgets(addr, nth) {
         return false;
     }
+    if contexts::exist() && TRACKER.live.get(addr).is_some() {
+        forget_contexts(addr);
+    }
     look_at_free(addr, by, TRACKER.live.take(addr), caller);
     true
+}
+
+/// The block at `addr` is about to be another one.
+#[cold]
+#[inline(never)]
+fn forget_contexts(addr: usize) {
+    let usable = usable(addr);
+    if contexts::may_lie_in(usable) {
+        contexts::forget(AddrRange::new(addr, addr + usable));
+    }
 }
 
 /// The family whose function frees; `None`: an operator delete that calls free from a frame of its own says nothing of it.

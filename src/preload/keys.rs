@@ -6,6 +6,7 @@
 
 use crate::shims::pthread_of;
 use crate::symbols::Search;
+use crate::threads;
 use leakscan_engine::sys;
 
 /// Keys of a table of the second level, and tables.
@@ -55,7 +56,12 @@ impl Keys {
 
     /// The places of the values that a thread has under keys that are others by now, or none.
     pub fn stale(&self, tls: usize) -> impl Iterator<Item = usize> {
-        let tables: [usize; LEVEL] = sys::peek(pthread_of(tls, self.size) + self.tables).unwrap_or([0; LEVEL]);
+        let tables: Option<[usize; LEVEL]> = match threads::is_control_block(tls) {
+            true => sys::peek(pthread_of(tls, self.size) + self.tables),
+            // Not known, or a program's that uses the register for something else.
+            false => None,
+        };
+        let tables = tables.unwrap_or([0; LEVEL]);
         tables.into_iter().enumerate().filter(|(_, table)| *table != 0).flat_map(move |(level, table)| {
             let pairs: [usize; LEVEL * 2] = sys::peek(table).unwrap_or([0; LEVEL * 2]);
             (0..LEVEL).filter_map(move |at| {

@@ -203,6 +203,12 @@ pub fn control_block(pointer: usize) -> AddrRange {
     AddrRange::new(start, start + CONTROL_BLOCK.words * 8)
 }
 
+/// Whether a thread pointer leads to one of glibc's.
+pub fn is_control_block(pointer: usize) -> bool {
+    let block = sys::peek::<{ CONTROL_BLOCK.words }>(control_block(pointer).start);
+    pointer != 0 && block.is_some_and(|block| CONTROL_BLOCK.selves.iter().all(|word| block[*word] == pointer))
+}
+
 /// A thread's control block, and `size` bytes of static thread-local storage.
 pub fn storage(pointer: usize, size: usize) -> AddrRange {
     let (block, storage) = (control_block(pointer), static_tls(pointer, size));

@@ -172,6 +172,20 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
         addr.is_multiple_of(16) && self.leaf(addr).is_some_and(|leaf| leaf.has(leaf.starts, addr))
     }
 
+    /// Whether a block starts in the range.
+    pub fn start_in(&self, range: AddrRange) -> bool {
+        let leaves = self.leaves[..self.used].iter().flatten();
+        leaves.filter(|leaf| range.start < leaf.end && leaf.from < range.end).any(|leaf| {
+            let from = range.start.saturating_sub(leaf.from) / WORD_SPAN;
+            let to = (range.end - leaf.from).div_ceil(WORD_SPAN).min(leaf.starts.len());
+            (from..to).any(|word| {
+                let at = leaf.from + word * WORD_SPAN;
+                let starts = leaf.starts[word];
+                starts != 0 && (0..64).any(|bit| starts >> bit & 1 != 0 && range.contains(at + bit * 16))
+            })
+        })
+    }
+
     fn interior(&self, addr: usize) -> Option<(usize, Place)> {
         let start = self.at_or_below(addr)?;
         // One past the end still points to the block: a loop's end pointer, an empty tail. What the allocator has rounded up
@@ -470,6 +484,22 @@ mod tests {
             assert_eq!(blocks.find(addrs[1] + offset), Some((addrs[1], Place::Interior)), "{offset:#x}");
         }
         assert_eq!(blocks.find(addrs[0] + (1 << 30) + 1), None);
+    }
+
+    #[test]
+    fn starts_in_a_range_are_found() {
+        let base = 0x50_0000_0000;
+        let addrs = [base + 0x1_0010, base + LEAF_SPAN + 0x20];
+        let map = live(&addrs);
+        let blocks = Blocks::build(&map, &Fixed(0x100), &mut Pages::open().unwrap()).unwrap();
+        for addr in addrs {
+            for (start, end, expected) in [(0, 1, true), (1, 0x2000, false), (-0x2000, 0, false), (-0x2000, 1, true)] {
+                let range = AddrRange::new(addr.wrapping_add_signed(start), addr.wrapping_add_signed(end));
+                assert_eq!(blocks.start_in(range), expected, "{start:#x} to {end:#x}");
+            }
+        }
+        assert!(blocks.start_in(AddrRange::new(base, base + 2 * LEAF_SPAN)));
+        assert!(!blocks.start_in(AddrRange::new(base - LEAF_SPAN, base)));
     }
 
     #[test]

@@ -20,6 +20,13 @@ pub struct Pages {
     residency: &'static mut [u8],
 }
 
+/// What is asked of pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    There(Resident),
+    Own,
+}
+
 impl Pages {
     /// `None` without memory for the buffers.
     pub fn open() -> Option<Self> {
@@ -32,42 +39,34 @@ impl Pages {
         if range.len() <= SMALL {
             return each(range);
         }
-        self.walk(range, resident, each);
+        self.walk(range, Asked::There(resident), each);
     }
 
     /// The same for private memory, whatever the range's size. Nothing where the kernel does not say.
     pub fn each_resident(&mut self, range: AddrRange, each: impl FnMut(AddrRange)) {
         if self.pagemap.is_some() {
-            self.walk(range, Resident::Private, each);
+            self.walk(range, Asked::There(Resident::Private), each);
         }
     }
 
     /// The parts of a range whose pages are this process's own: what is written there nobody else sees. Nothing where the kernel does
     /// not say.
-    pub fn each_own(&mut self, range: AddrRange, mut each: impl FnMut(AddrRange)) {
-        const PRESENT: u64 = 1 << 63;
-        const SHARED: u64 = 1 << 61;
-        for start in (range.start & !(PAGE - 1)..range.end).step_by(PAGE) {
-            let mut entry = [0; 8];
-            let read = self.pagemap.as_ref().map(|pagemap| pagemap.read_at(&mut entry, start / PAGE * 8));
-            if read == Some(Ok(8)) && u64::from_ne_bytes(entry) & (PRESENT | SHARED) == PRESENT {
-                each(clip(AddrRange::new(start, start + PAGE), range));
-            }
-        }
+    pub fn each_own(&mut self, range: AddrRange, each: impl FnMut(AddrRange)) {
+        self.walk(range, Asked::Own, each);
     }
 
     /// Whether the page at `addr`, of private memory, exists. True where the kernel does not say.
     pub fn exists(&mut self, addr: usize) -> bool {
-        self.ask(addr & !(PAGE - 1), 1, Resident::Private);
+        self.ask(addr & !(PAGE - 1), 1, Asked::There(Resident::Private));
         self.residency[0] != 0
     }
 
-    fn walk(&mut self, range: AddrRange, resident: Resident, mut each: impl FnMut(AddrRange)) {
+    fn walk(&mut self, range: AddrRange, asked: Asked, mut each: impl FnMut(AddrRange)) {
         let mut run: Option<AddrRange> = None;
         let mut batch = range.start & !(PAGE - 1);
         while batch < range.end {
             let pages = (range.end - batch).div_ceil(PAGE).min(BATCH);
-            self.ask(batch, pages, resident);
+            self.ask(batch, pages, asked);
             for page in 0..pages {
                 let start = batch + page * PAGE;
                 run = match (run, self.residency[page] != 0) {
@@ -88,9 +87,12 @@ impl Pages {
     }
 
     /// Fills `residency` for a batch of pages. Where the kernel does not say, all are taken to be there.
-    fn ask(&mut self, start: usize, pages: usize, resident: Resident) {
-        self.residency[..pages].fill(1);
-        if resident == Resident::Private
+    fn ask(&mut self, start: usize, pages: usize, asked: Asked) {
+        const PRESENT: u64 = 1 << 63;
+        const SWAPPED: u64 = 1 << 62;
+        const SHARED: u64 = 1 << 61;
+        self.residency[..pages].fill(u8::from(asked != Asked::Own));
+        if asked != Asked::There(Resident::Shared)
             && let Some(pagemap) = &self.pagemap
         {
             let bytes = pages * 8;
@@ -100,9 +102,14 @@ impl Pages {
                 return;
             }
             for (entry, there) in self.entries.iter().zip(&mut self.residency[..pages]) {
-                // Bit 63: present; bit 62: swapped out.
-                *there = u8::from(entry >> 62 != 0);
+                *there = u8::from(match asked {
+                    Asked::Own => entry & (PRESENT | SHARED) == PRESENT,
+                    Asked::There(_) => entry & (PRESENT | SWAPPED) != 0,
+                });
             }
+            return;
+        }
+        if asked == Asked::Own {
             return;
         }
         let buffer = self.residency.as_mut_ptr() as usize;
@@ -150,7 +157,7 @@ mod tests {
             let part = AddrRange::new(range.start + PAGE + 100, range.start + 9 * PAGE + 8);
             pages.each_own(part, |run| found.push((run.start - range.start, run.len())));
         }
-        assert_eq!(found, [(PAGE + 100, PAGE - 100), (2 * PAGE, PAGE), (9 * PAGE, 8)]);
+        assert_eq!(found, [(PAGE + 100, 2 * PAGE - 100), (9 * PAGE, 8)]);
     }
 
     #[test]

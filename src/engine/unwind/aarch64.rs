@@ -14,6 +14,7 @@
 //! interrupted. Of the other registers x29 is followed. Addresses are freed of what pointer authentication puts above them.
 #![allow(unsafe_code)] // reads the stack, and code bytes at a return address
 
+use super::OwnStack;
 use super::cfi::{Numbers, Row};
 use super::compile::Bytes;
 use crate::record::frames::EXACT;
@@ -189,19 +190,19 @@ pub(super) enum Step {
     End,
 }
 
-/// Steps from the frame with `rule` to its caller. `limit` is where reading must stop, `own` whether that is the end of the
+/// Steps from the frame with `rule` to its caller. `limit` is where reading must stop, `stack` the
 /// thread's own stack.
 ///
 /// # Safety
 /// `registers.sp` is the stack pointer of a live frame of this thread whose code `rule` describes, so the words between it
 /// and its CFA are mapped.
 #[inline(always)]
-pub(super) unsafe fn step(rule: Rule, registers: &mut Registers, limit: usize, own: bool) -> Step {
+pub(super) unsafe fn step(rule: Rule, registers: &mut Registers, limit: usize, stack: OwnStack) -> Step {
     let cfa = match rule.kind() {
         SP => registers.sp.wrapping_add_signed(rule.cfa_offset()),
         FP => registers.fp.wrapping_add_signed(rule.cfa_offset()),
         // SAFETY: by this function's own contract.
-        _ => return unsafe { unusual(rule, registers, limit, own) },
+        _ => return unsafe { unusual(rule, registers, stack) },
     };
     // A leaf function that a signal has interrupted may have no frame at all.
     let interrupted = registers.link != 0;
@@ -244,7 +245,7 @@ fn to(pc: usize) -> Step {
 
 #[cold]
 #[inline(never)]
-unsafe fn unusual(rule: Rule, registers: &mut Registers, limit: usize, own: bool) -> Step {
+unsafe fn unusual(rule: Rule, registers: &mut Registers, stack: OwnStack) -> Step {
     match rule.kind() {
         SIGNAL => {
             // siginfo (128 bytes), then `ucontext`, whose registers x0 to x30, sp and pc come after 184 bytes.
@@ -260,10 +261,15 @@ unsafe fn unusual(rule: Rule, registers: &mut Registers, limit: usize, own: bool
             Step::Signal((pc as u64 + 1) | EXACT)
         }
         NO_OBJECT => Step::AskObject,
-        NO_TABLE if own => {
+        NO_TABLE => {
+            // By where the frame is, not by where the walk began: a part of a stack is the same in all of them.
+            let (limit, own) = stack.limit(registers.sp);
+            if !own {
+                return Step::End;
+            }
             // Without tables only a frame pointer chain inside the thread's own stack can be trusted to be readable.
             let fp = registers.fp;
-            if fp < registers.sp || fp + 16 > limit || !fp.is_multiple_of(8) {
+            if fp < registers.sp || fp > limit - 16 || !fp.is_multiple_of(8) {
                 return Step::End;
             }
             // SAFETY: the 16 bytes lie between the frame's stack pointer and the end of the thread's stack.
@@ -304,7 +310,7 @@ mod tests {
         let step_at = |rule: Option<Rule>, sp, fp| {
             let mut registers = Registers::new(sp, fp);
             // SAFETY: all words that these rules read lie in `words`.
-            match unsafe { step(rule.unwrap(), &mut registers, base + 32, true) } {
+            match unsafe { step(rule.unwrap(), &mut registers, base + 32, OwnStack { low: base, high: base + 32 }) } {
                 Step::To(pc) => Some((pc, registers.sp, registers.fp)),
                 _ => None,
             }

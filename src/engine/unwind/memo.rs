@@ -290,7 +290,10 @@ impl Unwinder {
                         None => break 'pieces None,
                     },
                     Verified::Until(until) => from + until,
-                    Verified::Moved => break 'pieces None,
+                    Verified::Moved => {
+                        entry.was_wrong(WRONG);
+                        break 'pieces None;
+                    }
                 };
                 straight = false;
                 let (stands, check) = (&checks[..until], &checks[until]);

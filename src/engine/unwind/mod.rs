@@ -1,7 +1,7 @@
 //! Allocation stacks without frame pointers: exact, by the unwind tables of the loaded files, cheap enough for every malloc.
 //!
 //! Called from inside malloc on any thread: allocates nothing, takes no lock, reads nothing but the stack and the mapped
-//! unwind tables. Four layers: a *rule* is what `.eh_frame` says about one return address, packed into 8 bytes ([`Rule`]);
+//! unwind tables. Three layers: a *rule* is what `.eh_frame` says about one return address, packed into 8 bytes ([`Rule`]);
 //! the *link* walk ([`walk`]) keeps each rule in the frame dictionary beside the caller that was seen last, so that a stack
 //! that was seen before costs a predicted pointer chase; a thread's [`memo`] finds whole stacks and parts of stacks again.
 

@@ -135,7 +135,7 @@ impl Unwinder {
     ) -> Ended {
         let depth = depth.clamp(1, MAX_DEPTH);
         let mut registers = Registers::new(start.sp, start.fp);
-        let (mut limit, mut own) = stack.limit(start.sp);
+        let (mut limit, _) = stack.limit(start.sp);
         let Some(mut node) = self.node(start.pc as u64, cache) else {
             trace.unusual = true;
             return Ended::Short;
@@ -147,11 +147,11 @@ impl Unwinder {
             let (rule, before) = (Rule(node.rule.load(Relaxed)), registers);
             // SAFETY: `registers` belong to the live frame that `node` describes: at first by the caller's promise, then
             // because a rule gives the caller's registers from its callee's.
-            let key = match unsafe { step(rule, &mut registers, limit, own) } {
+            let key = match unsafe { step(rule, &mut registers, limit, stack) } {
                 Step::To(key) => key,
                 Step::Signal(key) => {
                     trace.unusual = true;
-                    (limit, own) = stack.limit(registers.sp);
+                    (limit, _) = stack.limit(registers.sp);
                     key
                 }
                 Step::AskObject => {
@@ -159,7 +159,7 @@ impl Unwinder {
                     let Some(loaded) = self.ask_again(node) else { break };
                     // Without an object it is JIT code: follow the frame pointer as for code without a table.
                     // SAFETY: as above.
-                    match unsafe { step(loaded, &mut registers, limit, own) } {
+                    match unsafe { step(loaded, &mut registers, limit, stack) } {
                         Step::To(key) => key,
                         _ => break,
                     }

@@ -11,6 +11,7 @@
 //! another one but rsp (0 unsupported of 12.5 million stacks of Debian's programs).
 #![allow(unsafe_code)] // reads the stack, and code bytes at a return address
 
+use super::OwnStack;
 use super::cfi::{Numbers, Place, Row};
 use super::compile::Bytes;
 use crate::record::frames::EXACT;
@@ -92,12 +93,15 @@ impl Rule {
     #[inline(always)]
     pub(super) const fn plain_caller(self, sp: usize, fp_from: usize) -> Option<(usize, usize)> {
         let cfa = sp.wrapping_add_signed(self.cfa_offset());
-        let fp_from = match self.saved() {
-            0 => fp_from,
-            1 => cfa.wrapping_add_signed(self.saved_offset()),
+        let (fp_from, inside) = match self.saved() {
+            0 => (fp_from, true),
+            1 => {
+                let slot = cfa.wrapping_add_signed(self.saved_offset());
+                (slot, slot >= sp && slot < cfa.wrapping_sub(8))
+            }
             _ => return None,
         };
-        if self.kind() == SP { Some((cfa.wrapping_sub(8), fp_from)) } else { None }
+        if self.kind() == SP && inside { Some((cfa.wrapping_sub(8), fp_from)) } else { None }
     }
     /// Where the caller's frame is depends on the frame pointer.
     pub(super) const fn uses_fp(self) -> bool {
@@ -237,19 +241,19 @@ pub(super) enum Step {
     End,
 }
 
-/// Steps from the frame with `rule` to its caller. `limit` is where reading must stop, `own` whether that is the end of the
+/// Steps from the frame with `rule` to its caller. `limit` is where reading must stop, `stack` the
 /// thread's own stack.
 ///
 /// # Safety
 /// `registers.sp` is the stack pointer of a live frame of this thread whose code `rule` describes, so the words between it
 /// and its CFA are mapped.
 #[inline(always)]
-pub(super) unsafe fn step(rule: Rule, registers: &mut Registers, limit: usize, own: bool) -> Step {
+pub(super) unsafe fn step(rule: Rule, registers: &mut Registers, limit: usize, stack: OwnStack) -> Step {
     let cfa = match rule.kind() {
         SP => registers.sp.wrapping_add_signed(rule.cfa_offset()),
         FP => registers.fp.wrapping_add_signed(rule.cfa_offset()),
         // SAFETY: by this function's own contract.
-        _ => match unsafe { unusual_cfa(rule, registers, limit, own) } {
+        _ => match unsafe { unusual_cfa(rule, registers, limit, stack) } {
             Ok(cfa) => cfa,
             Err(step) => return step,
         },
@@ -281,7 +285,7 @@ pub(super) unsafe fn step(rule: Rule, registers: &mut Registers, limit: usize, o
 
 #[cold]
 #[inline(never)]
-unsafe fn unusual_cfa(rule: Rule, registers: &mut Registers, limit: usize, own: bool) -> Result<usize, Step> {
+unsafe fn unusual_cfa(rule: Rule, registers: &mut Registers, limit: usize, stack: OwnStack) -> Result<usize, Step> {
     let base = match rule.kind() {
         FP_DEREF => registers.fp,
         SP_DEREF => registers.sp,
@@ -297,10 +301,15 @@ unsafe fn unusual_cfa(rule: Rule, registers: &mut Registers, limit: usize, own: 
             return Err(Step::Signal((pc as u64 + 1) | EXACT));
         }
         NO_OBJECT => return Err(Step::AskObject),
-        NO_TABLE if own => {
+        NO_TABLE => {
+            // By where the frame is, not by where the walk began: a part of a stack is the same in all of them.
+            let (limit, own) = stack.limit(registers.sp);
+            if !own {
+                return Err(Step::End);
+            }
             // Without tables only a frame pointer chain inside the thread's own stack can be trusted to be readable.
             let fp = registers.fp;
-            if fp < registers.sp || fp + 16 > limit || !fp.is_multiple_of(8) {
+            if fp < registers.sp || fp > limit - 16 || !fp.is_multiple_of(8) {
                 return Err(Step::End);
             }
             // SAFETY: the 16 bytes lie between the frame's stack pointer and the end of the thread's stack.
@@ -346,7 +355,7 @@ mod tests {
         let step_at = |rule, sp, fp| {
             let mut registers = Registers::new(sp, fp);
             // SAFETY: all words that these rules read lie in `words`.
-            match unsafe { step(rule, &mut registers, limit, true) } {
+            match unsafe { step(rule, &mut registers, limit, OwnStack { low: base, high: limit }) } {
                 Step::To(pc) => Some((pc, registers.sp, registers.fp)),
                 _ => None,
             }

@@ -38,7 +38,8 @@ impl Check {
     }
     pub fn with_fp_from(mut self, fp_from: usize) -> Option<Self> {
         if fp_from != 0 {
-            self.about |= u64::from(u32::try_from(self.place.wrapping_sub(fp_from) / 8).ok()?) << Self::BELOW;
+            let below = u32::try_from(self.place.wrapping_sub(fp_from) / 8).ok().filter(|below| *below != 0)?;
+            self.about |= u64::from(below) << Self::BELOW;
         }
         Some(self)
     }
