@@ -56,6 +56,7 @@ static void runs_and_has(void) {
     check(local);
 }
 static void ends(void) { leave(); }
+static void nothing(void) {}
 static void waits(void) {
     void *volatile local = pointer();
     hidden = 0;
@@ -186,19 +187,22 @@ int main(int count, char **words) {
         on(memory + 64, scrub);
         below(is(place, "small blocks where one has ended") ? small_blocks : the_same_again);
         scan();
-    } else if (is(place, "threads where one has ended")) {
-        threads_instead();
-    } else if (is(place, "page given back")) {
-        // The last page of three, so that others of the mapping are as they were.
-        void *volatile *mapped = (void *)map(MAP_PRIVATE), *volatile *page = mapped + 1024;
-        mapped[7] = (void *)1;
-        page[7] = pointer();
+    } else if (is(place, "a pool where one has ended")) {
+        // The program's own: a part of a block, and no word of it to anybody.
+        memory = take();
+        char *part = memory + 64 + STACK / 2;
+        getcontext(&inside);
+        inside.uc_stack.ss_sp = part;
+        inside.uc_stack.ss_size = STACK / 2;
+        inside.uc_link = &outside;
+        makecontext(&inside, nothing, 0);
+        swapcontext(&outside, &inside);
+        live[0] = part;
+        ((void *volatile *)live[0])[100] = pointer();
         hidden = 0;
         scan();
-        check(madvise((void *)page, 4096, MADV_FREE) == 0);
-        scan();
-        check(page[7] == 0 || (page[9] = (void *)1));
-        scan();
+    } else if (is(place, "threads where one has ended")) {
+        threads_instead();
     } else if (is(place, "key 3") || is(place, "key 60")) {
         make_keys(is(place, "key 3") ? 3 : 60);
         scan();

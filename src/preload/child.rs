@@ -12,7 +12,7 @@ use crate::snapshot::{self, Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop::{self, State};
 use crate::unforked::Copied;
-use crate::{contexts, deepbind, gather, given, kernel, ledger, real, settings, tls};
+use crate::{contexts, deepbind, gather, kernel, ledger, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::List;
@@ -95,9 +95,6 @@ unsafe fn clear_what_is_over<S: SizeOf>(job: &Job, pages: &mut Pages, blocks: &B
         unsafe { clear(pages, range) };
     };
     job.frames().into_iter().chain(contexts::over(job, blocks)).for_each(|range| clear(pages, range));
-    let mut given: List<AddrRange> = List::new();
-    given::each(pages, |range| _ = given.push(range));
-    given.iter().for_each(|range| clear(pages, *range));
     if let Some(keys) = Keys::find().filter(Keys::were_deleted) {
         let others = job.crew.found().iter().filter(|thread| thread.state != State::Gone).map(|thread| thread.tls);
         for tls in others.chain([job.caller.tls]) {

@@ -84,6 +84,8 @@ pub unsafe extern "C" fn making(context: *const Ucontext, _: usize, arguments: c
     place.high.store(high, Relaxed);
     place.end.store(context_ends_at(high, usize::try_from(arguments).unwrap_or(0)), Relaxed);
     place.low.store(low, Release);
+    // (The constructor may have opened the short ways meanwhile.)
+    fast::close_free();
 }
 
 /// Whether a block of so many usable bytes may hold a stack.
@@ -138,10 +140,20 @@ pub fn over<S: SizeOf>(job: &Job, blocks: &Blocks<'_, S>) -> impl Iterator<Item 
         match (standing.next(), standing.next()) {
             (Some(sp), None) => Some(AddrRange::new(low, sp)),
             (Some(_), Some(_)) => None,
-            (None, _) => {
+            // A stack that is a block: no other memory is told when the program uses it for something else.
+            (None, _) if is_block(stack, blocks) => {
                 let [word] = sys::peek(context.end.load(Relaxed))?;
                 (start != 0 && word > start && word - start < TRAMPOLINE).then_some(stack)
             }
+            (None, _) => None,
         }
     })
+}
+
+/// Whether a stack is all of a block, but for what an alignment takes.
+fn is_block<S: SizeOf>(stack: AddrRange, blocks: &Blocks<'_, S>) -> bool {
+    const MORE: usize = 256;
+    let Some((start, _)) = blocks.find(stack.start) else { return false };
+    let end = start + blocks.usable(start);
+    stack.start - start <= MORE && stack.end <= end && end - stack.end <= MORE
 }

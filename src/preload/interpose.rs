@@ -329,9 +329,11 @@ fn dies(addr: usize, caller: Caller) -> bool {
 #[cold]
 #[inline(never)]
 fn forget_contexts(addr: usize) {
-    let usable = usable(addr);
-    if contexts::may_lie_in(usable) {
-        contexts::forget(AddrRange::new(addr, addr + usable));
+    match usable(addr) {
+        // The allocator does not say.
+        0 => contexts::forget(AddrRange::new(0, usize::MAX)),
+        usable if contexts::may_lie_in(usable) => contexts::forget(AddrRange::new(addr, addr + usable)),
+        _ => {}
     }
 }
 

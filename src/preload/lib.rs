@@ -17,7 +17,6 @@ mod fast;
 mod fatal;
 mod forget;
 mod gather;
-mod given;
 mod glance;
 mod interpose;
 mod kernel;

@@ -62,8 +62,6 @@ impl<const ROOM: usize> Ranges<ROOM> {
 pub static SBRK: Ranges<256> = Ranges::new();
 /// Memory that a fork wipes (MADV_WIPEONFORK).
 pub static WIPED: Ranges<256> = Ranges::new();
-/// Memory that the program has given back until it is written to again (MADV_FREE).
-pub static GIVEN: Ranges<256> = Ranges::new();
 /// The program keeps memory from its forks (MADV_DONTFORK).
 pub static DONTFORK: AtomicBool = AtomicBool::new(false);
 /// Another allocator's memory.
@@ -156,7 +154,6 @@ pub extern "C" fn munmap(addr: usize, len: usize) -> c_int {
     let gone = AddrRange::new(addr, (addr + len).next_multiple_of(4096));
     ALLOCATORS.remove(gone);
     WIPED.remove(gone);
-    GIVEN.remove(gone);
     contexts::forget(gone);
     real::munmap(addr, len)
 }
@@ -182,20 +179,15 @@ pub extern "C" fn grown(start: usize, increment: isize, caller: usize) -> usize 
     start
 }
 
-/// madvise: the program's; we note what a fork leaves out, and what is given back.
+/// madvise: the program's; we note what a fork leaves out.
 #[unsafe(no_mangle)]
 pub extern "C" fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
-    const MADV_FREE: c_int = 8;
     const MADV_DONTFORK: c_int = 10;
     const MADV_WIPEONFORK: c_int = 18;
     let result = real::madvise(start, len, advice);
     match advice {
         MADV_DONTFORK if result == 0 => DONTFORK.store(true, Relaxed),
         MADV_WIPEONFORK if result == 0 => WIPED.add(AddrRange::new(start, (start + len).next_multiple_of(4096))),
-        // An allocator's is no root as it is.
-        MADV_FREE if result == 0 && !ALLOCATORS.iter().any(|range| range.contains(start)) => {
-            GIVEN.add(AddrRange::new(start, (start + len).next_multiple_of(4096)));
-        }
         _ => {}
     }
     result
