@@ -55,6 +55,12 @@ static void runs_and_has(void) {
     look();
     check(local);
 }
+// The program's own record in what it has declared to be a stack.
+static void runs_over_a_header(void) {
+    *(void *volatile *)(stack + 128) = pointer();
+    hidden = 0;
+    look();
+}
 static void ends(void) { leave(); }
 static void nothing(void) {}
 static void waits(void) {
@@ -166,6 +172,8 @@ int main(int count, char **words) {
         memory = malloc(64 + STACK);
         below(at_the_front);
         on(memory + 64, runs_and_left);
+    } else if (is(place, "header in the stack")) {
+        on(memory = malloc(STACK), runs_over_a_header);
     } else if (is(place, "ended")) {
         on(memory = malloc(STACK), ends);
         scan();

@@ -21,6 +21,7 @@ fn below_the_stack_pointer_of_a_context_that_runs() {
         assert_eq!(scans("frame on a mapping", stop), [KEPT]);
     }
     assert_eq!(scans("before the stack", ""), [KEPT], "in the same block, but not of the stack");
+    assert_eq!(scans("header in the stack", ""), [KEPT]);
 }
 
 #[test]

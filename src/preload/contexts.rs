@@ -18,6 +18,8 @@ use leakscan_engine::{AddrRange, arena, sys};
 const ROOM: usize = 1024;
 /// The trampoline is no longer than that.
 const TRAMPOLINE: usize = 64;
+/// Of a stack one part in so many, the lowest, is taken for what it says.
+const HEADROOM: usize = 8;
 /// Below the stack pointer, where leaf functions keep words.
 const RED_ZONE: usize = 128;
 
@@ -135,15 +137,17 @@ pub fn over<S: SizeOf>(job: &Job, blocks: &Blocks<'_, S>) -> impl Iterator<Item 
         {
             return None;
         }
+        // A program may keep something of its own at the far end of what it declares to be a stack.
+        let headroom = low + (high - low) / HEADROOM;
         let others = job.crew.found().iter().map(|thread| thread.sp.saturating_sub(RED_ZONE));
         let mut standing = others.chain([job.caller.sp]).filter(|sp| stack.contains(*sp));
         match (standing.next(), standing.next()) {
-            (Some(sp), None) => Some(AddrRange::new(low, sp)),
+            (Some(sp), None) => (headroom < sp).then(|| AddrRange::new(headroom, sp)),
             (Some(_), Some(_)) => None,
             // A stack that is a block: no other memory is told when the program uses it for something else.
             (None, _) if is_block(stack, blocks) => {
                 let [word] = sys::peek(context.end.load(Relaxed))?;
-                (start != 0 && word > start && word - start < TRAMPOLINE).then_some(stack)
+                (start != 0 && word > start && word - start < TRAMPOLINE).then(|| AddrRange::new(headroom, high))
             }
             (None, _) => None,
         }
@@ -154,6 +158,6 @@ pub fn over<S: SizeOf>(job: &Job, blocks: &Blocks<'_, S>) -> impl Iterator<Item 
 fn is_block<S: SizeOf>(stack: AddrRange, blocks: &Blocks<'_, S>) -> bool {
     const MORE: usize = 256;
     let Some((start, _)) = blocks.find(stack.start) else { return false };
-    let end = start + blocks.usable(start);
+    let end = start + blocks.requested(start);
     stack.start - start <= MORE && stack.end <= end && end - stack.end <= MORE
 }
