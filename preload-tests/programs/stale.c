@@ -7,7 +7,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-enum { STACK = 256 << 10, ROOM = 96 << 10 };
+// FAR: words, beyond what of a stack is never taken for over.
+enum { STACK = 256 << 10, ROOM = 96 << 10, FAR = 8000 };
 static ucontext_t outside, inside;
 static char *memory, *stack;
 static uintptr_t hidden;
@@ -30,15 +31,16 @@ static void look(void) {
     scrub_registers();
     LEAKSCAN_SCAN();
 }
-static void on(char *where, void (*routine)(void)) {
+static void on_part(char *where, size_t size, void (*routine)(void)) {
     stack = where;
     getcontext(&inside);
     inside.uc_stack.ss_sp = where;
-    inside.uc_stack.ss_size = STACK;
+    inside.uc_stack.ss_size = size;
     inside.uc_link = &outside;
     makecontext(&inside, routine, 0);
     swapcontext(&outside, &inside);
 }
+static void on(char *where, void (*routine)(void)) { on_part(where, STACK, routine); }
 static char *map(int sharing) {
     char *mapped = mmap(0, STACK, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | sharing, -1, 0);
     check(mapped != MAP_FAILED);
@@ -82,7 +84,7 @@ static void freed_and_taken_again(void) {
     free(memory);
     void *volatile *block = calloc(1, STACK);
     check((char *)block == memory);
-    block[10] = pointer();
+    block[FAR] = pointer();
     hidden = 0;
 }
 
@@ -91,7 +93,7 @@ static void *volatile live[100];
 static NOINLINE char *take(void) { return malloc(64 + STACK); }
 static NOINLINE void small_blocks(void) {
     free(memory);
-    for (int i = 0; i < 100; i++) live[i] = malloc(200);
+    for (int i = 0; i < 100; i++) live[i] = malloc(1000);
     check((char *)live[50] > memory && (char *)live[50] < memory + STACK);
     *(void *volatile *)live[50] = pointer();
     hidden = 0;
@@ -101,7 +103,7 @@ static NOINLINE void the_same_again(void) {
     free(memory);
     memory = take();
     check(memory == before);
-    ((void *volatile *)memory)[100] = pointer();
+    ((void *volatile *)memory)[FAR] = pointer();
     hidden = 0;
 }
 // Threads whose stacks come to lie where a context's was.
@@ -116,12 +118,7 @@ static void *standing_thread(void *_) {
 static void threads_instead(void) {
     enum { THREADS = 4, LARGE = 40 << 20 };
     char *mapped = mmap(0, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    getcontext(&inside);
-    inside.uc_stack.ss_sp = mapped;
-    inside.uc_stack.ss_size = LARGE;
-    inside.uc_link = &outside;
-    makecontext(&inside, scrub, 0);
-    swapcontext(&outside, &inside);
+    on_part(mapped, LARGE, scrub);
     munmap(mapped, LARGE);
     pthread_barrier_init(&there, 0, THREADS + 1);
     pthread_barrier_init(&done, 0, THREADS + 1);
@@ -199,14 +196,9 @@ int main(int count, char **words) {
         // The program's own: a part of a block, and no word of it to anybody.
         memory = take();
         char *part = memory + 64 + STACK / 2;
-        getcontext(&inside);
-        inside.uc_stack.ss_sp = part;
-        inside.uc_stack.ss_size = STACK / 2;
-        inside.uc_link = &outside;
-        makecontext(&inside, nothing, 0);
-        swapcontext(&outside, &inside);
+        on_part(part, STACK / 2, nothing);
         live[0] = part;
-        ((void *volatile *)live[0])[100] = pointer();
+        ((void *volatile *)live[0])[FAR] = pointer();
         hidden = 0;
         scan();
     } else if (is(place, "threads where one has ended")) {

@@ -24,6 +24,12 @@ fn registers_stack_data_and_thread_local_storage_are_enough() {
 }
 
 #[test]
+fn no_more_is_read_than_it_takes_to_reach_all() {
+    let [stack, global] = ["stack", "global"].map(|place| end(place, "").stat("root_bytes"));
+    assert!(stack > 0 && stack * 2 < global, "{stack} {global}");
+}
+
+#[test]
 fn a_lost_block_is_found_by_the_scan_that_follows() {
     for place in ["global", "zeroed", "local", "stack", "register", "mapping", "middle", "tag", "packed"] {
         let report = end(&format!("{place} lose"), "").report();

@@ -110,13 +110,11 @@ fn find_trampoline() {
     if START.load(Relaxed) != 0 {
         return;
     }
-    const WORDS: usize = 64;
-    let mut stack = [0usize; WORDS];
-    // More than a `ucontext_t` takes.
-    let mut context = [0usize; 256];
-    let high = stack.as_ptr() as usize + size_of_val(&stack);
+    // The caller's own stack may be small. More than a `ucontext_t` takes, and as much for the stack.
+    let Some((context, stack)) = arena::zeroed::<usize>(2 * 512).map(|words| words.split_at_mut(512)) else { return };
+    let high = stack.as_ptr() as usize + size_of_val(stack);
     let end = context_ends_at(high, 0);
-    (context[2], context[4]) = (stack.as_mut_ptr() as usize, size_of_val(&stack));
+    (context[2], context[4]) = (stack.as_mut_ptr() as usize, size_of_val(stack));
     // SAFETY: the context and its stack are ours; the routine is never entered.
     unsafe { real::makecontext(context.as_mut_ptr() as usize, find_trampoline as *const () as usize, 0) };
     if let Some([start]) = (end != 0).then(|| sys::peek(end)).flatten() {

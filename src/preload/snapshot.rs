@@ -276,7 +276,6 @@ extern "C" fn snapshot(job: usize) -> ! {
     let job = unsafe { &mut *(job as *mut Job) };
     if is_in_place() {
         job.pause_ended();
-        child::run(job);
     }
     child::run(job)
 }

@@ -86,7 +86,7 @@ impl Pages {
         }
     }
 
-    /// Fills `residency` for a batch of pages. Where the kernel does not say, all are taken to be there.
+    /// Fills `residency` for a batch of pages. Where the kernel does not say, all are taken to be there, and none to be this process's own.
     fn ask(&mut self, start: usize, pages: usize, asked: Asked) {
         const PRESENT: u64 = 1 << 63;
         const SWAPPED: u64 = 1 << 62;

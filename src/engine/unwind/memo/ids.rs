@@ -27,3 +27,22 @@ impl<const N: usize> Ids<N> {
 }
 
 const _: () = assert!((MAX_STACKS + 1).is_power_of_two());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_found_by_its_hash_alone_until_another_takes_its_place() {
+        const N: u64 = 16;
+        let ids = Ids::<{ N as usize }>([const { Cell::new(0) }; N as usize]);
+        let (hash, id) = (0xfedc_ba98_7654_3210, StackId::new(MAX_STACKS).unwrap());
+        assert_eq!(ids.get(hash), None);
+        ids.set(hash, id);
+        assert_eq!(ids.get(hash), Some(id));
+        let other = hash ^ 1 << 40;
+        assert_eq!((ids.get(other), ids.get(hash + 1), ids.get(0)), (None, None, None));
+        ids.set(other, StackId::new(1).unwrap());
+        assert_eq!((ids.get(other), ids.get(hash)), (StackId::new(1), None));
+    }
+}
