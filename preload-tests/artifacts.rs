@@ -33,7 +33,7 @@ pub fn workspace() -> &'static Path {
 
 fn build() -> Artifacts {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--release", "-p", "leakscan-preload", "-p", "leakscan-bundled", "-p", "leakscan"]);
+    cargo.args(["build", "--release", "-p", "leakscan-preload", "-p", "leakscan"]);
     cargo.arg("--message-format=json-render-diagnostics").current_dir(workspace());
     // Set for the tests, not for what they test.
     cargo.env_remove("LD_PRELOAD").env_remove("LEAKSCAN_OPTIONS").env_remove("LEAKSCAN_RUN");

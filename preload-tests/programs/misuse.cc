@@ -29,6 +29,14 @@ int main(int, char **words) {
         void *block = made_here();
         freed_here(block);
         freed_again(block);
+    } else if (is(what, "twice_and_again")) {
+        void *block = made_here();
+        freed_here(block);
+        freed_again(block);
+        void *one = made_here(), *other = made_here();
+        check(one != other);
+        freed_here(one);
+        freed_here(other);
     } else if (is(what, "double_delete")) {
         int *object = object_made_here();
         deleted_here(object);

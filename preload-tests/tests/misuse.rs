@@ -46,6 +46,22 @@ fn a_freed_block_given_to_realloc_is_a_double_free() {
     );
 }
 
+/// The bundled heap goes on, and gives the block to one owner only.
+#[test]
+fn what_is_freed_twice_over_the_bundled_allocator_is_reported_and_left_alone() {
+    for (what, misuse) in [
+        ("double", "1 double-free: malloc in made_here, free in freed_again"),
+        ("double_delete", "1 double-free: new in object_made_here, delete in deleted_here"),
+        ("realloc_of_freed", "1 double-free: malloc in made_here, free in realloced_here"),
+        ("twice_and_again", "1 double-free: malloc in made_here, free in freed_again"),
+        ("wild", "1 wild-free: - in , free in freed_here"),
+    ] {
+        let outcome = program("misuse.cc").arg(what).options("allocator=bundled").run();
+        assert_eq!(outcome.ok().report().misuses.len(), 1, "{outcome:?}");
+        assert_eq!(misuses(&outcome.report()), [misuse], "{outcome:?}");
+    }
+}
+
 #[test]
 fn an_address_that_is_no_blocks() {
     for what in ["wild", "wild_on_stack"] {

@@ -9,6 +9,7 @@
 compile_error!("leakscan needs 64-bit addresses");
 
 pub mod arena;
+pub mod heap;
 pub mod lock;
 pub mod record;
 pub mod scan;

@@ -64,6 +64,31 @@ pub fn map(len: usize, sharing: usize) -> Result<usize, Errno> {
     unsafe { call(nr::MMAP, [0, len, PROT_READ | PROT_WRITE, flags, usize::MAX, 0]) }
 }
 
+/// Takes a range of addresses without memory, of which nothing can be read yet.
+pub fn reserve(len: usize) -> Result<usize, Errno> {
+    // SAFETY: as above.
+    unsafe { call(nr::MMAP, [0, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, usize::MAX, 0]) }
+}
+
+/// Lets a part of such a range be used.
+///
+/// # Safety
+/// The part is the caller's.
+pub unsafe fn open_reserved(addr: usize, len: usize) -> Result<(), Errno> {
+    // SAFETY: by this function's own contract.
+    unsafe { call(nr::MPROTECT, [addr, len, PROT_READ | PROT_WRITE, 0, 0, 0]) }.map(drop)
+}
+
+/// Lets the memory of a private range go, which reads as zeros from now on.
+///
+/// # Safety
+/// What is in it is needed by nobody. The range is one of whole pages.
+pub unsafe fn forget(addr: usize, len: usize) {
+    const MADV_DONTNEED: usize = 4;
+    // SAFETY: by this function's own contract.
+    let _ = unsafe { call(nr::MADVISE, [addr, len, MADV_DONTNEED, 0, 0, 0]) };
+}
+
 /// Unmaps a range.
 ///
 /// # Safety
@@ -258,36 +283,41 @@ pub fn futex_wake(word: &core::sync::atomic::AtomicU32, count: usize) {
     let _ = unsafe { call(nr::FUTEX, [word.as_ptr() as usize, FUTEX_WAKE_PRIVATE, count, 0, 0, 0]) };
 }
 
+const RLIMIT_FSIZE: usize = 1;
+const RLIMIT_STACK: usize = 3;
+const RLIMIT_AS: usize = 9;
+
+/// A limit of this process's, soft and hard.
+fn limits(which: usize) -> Option<[usize; 2]> {
+    let mut limits = [0usize; 2];
+    // SAFETY: the kernel writes two 64-bit words to `limits`; no new limits are given.
+    let asked = unsafe { call(nr::PRLIMIT64, [0, which, 0, limits.as_mut_ptr() as usize, 0, 0]) };
+    asked.is_ok().then_some(limits)
+}
+
 /// The soft limit of the stack in bytes.
 pub fn stack_limit() -> usize {
-    const STACK: usize = 3;
-    let mut limits = [8usize << 20, 0];
-    // SAFETY: the kernel writes two 64-bit words to `limits`; no new limits are given.
-    let _ = unsafe { call(nr::PRLIMIT64, [0, STACK, 0, limits.as_mut_ptr() as usize, 0, 0]) };
-    limits[0]
+    limits(RLIMIT_STACK).map_or(8 << 20, |[soft, _]| soft)
+}
+
+/// The soft limit of all addresses in bytes.
+pub fn memory_limit() -> usize {
+    limits(RLIMIT_AS).map_or(usize::MAX, |[soft, _]| soft)
 }
 
 /// Whether files may grow without limit.
 pub fn may_write_files() -> bool {
-    const FILE_SIZE: usize = 1;
-    let mut limits = [0usize; 2];
-    // SAFETY: as above.
-    let asked = unsafe { call(nr::PRLIMIT64, [0, FILE_SIZE, 0, limits.as_mut_ptr() as usize, 0, 0]) };
-    asked.is_ok() && limits[0] == usize::MAX
+    limits(RLIMIT_FSIZE).is_some_and(|[soft, _]| soft == usize::MAX)
 }
 
 /// Lets this process have as much address space as its hard limit allows.
 pub fn lift_memory_limit() {
-    const ADDRESS_SPACE: usize = 9;
-    let mut limits = [0usize; 2];
-    // SAFETY: as above; the second call reads the two words.
-    unsafe {
-        if call(nr::PRLIMIT64, [0, ADDRESS_SPACE, 0, limits.as_mut_ptr() as usize, 0, 0]).is_ok()
-            && limits[0] < limits[1]
-        {
-            limits[0] = limits[1];
-            let _ = call(nr::PRLIMIT64, [0, ADDRESS_SPACE, limits.as_ptr() as usize, 0, 0, 0]);
-        }
+    if let Some([soft, hard]) = limits(RLIMIT_AS)
+        && soft < hard
+    {
+        let lifted = [hard; 2];
+        // SAFETY: the kernel reads two words.
+        let _ = unsafe { call(nr::PRLIMIT64, [0, RLIMIT_AS, lifted.as_ptr() as usize, 0, 0, 0]) };
     }
 }
 

@@ -79,7 +79,7 @@ options! {
     deepbind: bool = Type::Switch, "1",
         "1: RTLD_DEEPBIND stays as the program gives it to dlopen; 0: taken out, so that such a library's blocks are seen";
     allocator: str = Type::Choice(&["own", "bundled"]), "own",
-        "`own`: the program's allocator; `bundled`: mimalloc in its place, which is faster";
+        "`own`: the program's allocator; `bundled`: a heap of ours for small blocks, which is faster";
     zero: bool = Type::Switch, "0",
         "clear each new block, so that no stale pointer in it keeps another one";
     use_globals: bool = Type::Switch, "1", "roots: data of the program and its libraries";

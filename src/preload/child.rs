@@ -12,7 +12,7 @@ use crate::snapshot::{self, Job, spare_descriptors};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop::{self, State};
 use crate::unforked::Copied;
-use crate::{contexts, deepbind, gather, kernel, ledger, real, settings, tls};
+use crate::{bundled, contexts, deepbind, gather, kernel, ledger, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::List;
@@ -109,11 +109,10 @@ unsafe fn clear_what_is_over<S: SizeOf>(job: &Job, pages: &mut Pages, blocks: &B
 /// # Safety
 /// In a copy of the program.
 unsafe fn clear(pages: &mut Pages, range: AddrRange) {
-    const MADV_DONTNEED: usize = 4;
     let (start, end) = (range.start.next_multiple_of(4096), range.end & !4095);
     if start < end {
         // SAFETY: by this function's own contract. What is mapped there stays so.
-        let _ = unsafe { sys::call(nr::MADVISE, [start, end - start, MADV_DONTNEED, 0, 0, 0]) };
+        unsafe { sys::forget(start, end - start) };
     }
     let edges =
         if start <= end { [(range.start, start), (end, range.end)] } else { [(range.start, range.end), (0, 0)] };
@@ -131,6 +130,9 @@ impl SizeOf for Sizes {
     fn usable(&self, addr: usize, _: Cell) -> usize {
         if FOREIGN_ALLOCATOR.load(Relaxed) {
             return real::usable_size(addr);
+        }
+        if let Some(usable) = bundled::heap().usable(addr) {
+            return usable;
         }
         // SAFETY: a block of glibc's has its chunk header before it.
         let header = unsafe { *((addr - 8) as *const usize) };

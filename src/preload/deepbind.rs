@@ -6,7 +6,7 @@
 #![allow(unsafe_code)] // reads glibc's chunk headers
 
 use crate::state::FOREIGN_ALLOCATOR;
-use crate::{real, settings};
+use crate::{bundled, real, settings};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use leakscan_engine::AddrRange;
@@ -63,6 +63,9 @@ unsafe fn is_free<S: SizeOf>(blocks: &Blocks<'_, S>, addr: usize) -> bool {
     // Unmapped, and mapped anew by us since.
     if arena::own_ranges().any(|range| range.contains(addr)) {
         return true;
+    }
+    if bundled::heap().contains(addr) {
+        return false;
     }
     // SAFETY: glibc keeps the size, and whether the chunk before is in use (bit 0), in the word before each block.
     let header = |block: usize| unsafe { *((block - 8) as *const usize) };

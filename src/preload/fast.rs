@@ -9,7 +9,7 @@ use crate::interpose::{self, Caller};
 use crate::shims::thread_word;
 use crate::state::{self, TRACKER};
 use crate::tls::Thread;
-use crate::{contexts, operators, real, shims, trigger};
+use crate::{bundled, contexts, operators, real, shims, trigger};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 use leakscan_engine::StackId;
 use leakscan_engine::record::live_map::Family;
@@ -19,8 +19,12 @@ use leakscan_engine::record::{Chosen, New};
 const FOREIGN: u8 = 1;
 const SAMPLED: u8 = 2;
 const EVERY: u8 = 4;
+/// Over the bundled one.
+const BUNDLED: u8 = 8;
 const EVERY_FOREIGN: u8 = EVERY | FOREIGN;
+const EVERY_BUNDLED: u8 = EVERY | BUNDLED;
 const SAMPLED_FOREIGN: u8 = SAMPLED | FOREIGN;
+const SAMPLED_BUNDLED: u8 = SAMPLED | BUNDLED;
 
 /// Where the entries go (src/preload/shims): functions of the types [`Malloc`], [`Free`] and [`Delete`].
 pub static MALLOC: AtomicPtr<()> = AtomicPtr::new(interpose::malloc as Malloc as *mut ());
@@ -39,20 +43,29 @@ pub type Delete = extern "C" fn(usize, usize, usize, u32);
 /// Opens the ways that the options leave open. For the constructor, when all else is done.
 pub fn open() {
     let direct = shims::CAN_BE_DIRECT && operators::are_plain();
+    let bundled = bundled::in_place();
     if state::FORGET.load(Relaxed) == 0 && !contexts::exist() {
-        let free: Free = if direct { free::<false> } else { free::<true> };
+        let free: Free = match (direct, bundled) {
+            (true, false) => free::<false, false>,
+            (true, true) => free::<false, true>,
+            (false, false) => free::<true, false>,
+            (false, true) => free::<true, true>,
+        };
+        let delete: Delete = if bundled { delete::<true> } else { delete::<false> };
         FREE.store(free as *mut (), Relaxed);
-        DELETE.store(delete as Delete as *mut (), Relaxed);
+        DELETE.store(delete as *mut (), Relaxed);
     }
     DIRECT.store(direct, Relaxed);
     let foreign = state::FOREIGN_ALLOCATOR.load(Relaxed);
     let cannot_tell_sizes = foreign && real::MALLOC_USABLE_SIZE.load(Relaxed) == 0;
     if !state::ZERO.load(Relaxed) && !cannot_tell_sizes {
-        let malloc: Malloc = match (state::SAMPLE.load(Relaxed) == 0, foreign) {
-            (true, false) => malloc::<EVERY>,
-            (true, true) => malloc::<EVERY_FOREIGN>,
-            (false, false) => malloc::<SAMPLED>,
-            (false, true) => malloc::<SAMPLED_FOREIGN>,
+        let malloc: Malloc = match (state::SAMPLE.load(Relaxed) == 0, foreign, bundled) {
+            (true, false, false) => malloc::<EVERY>,
+            (true, false, true) => malloc::<EVERY_BUNDLED>,
+            (true, true, _) => malloc::<EVERY_FOREIGN>,
+            (false, false, false) => malloc::<SAMPLED>,
+            (false, false, true) => malloc::<SAMPLED_BUNDLED>,
+            (false, true, _) => malloc::<SAMPLED_FOREIGN>,
         };
         MALLOC.store(malloc as *mut (), Relaxed);
     }
@@ -91,15 +104,23 @@ extern "C" fn malloc<const WAY: u8>(size: usize, sp: usize, fp: usize, family: u
     if ticks == 0 {
         trigger::tick_of(thread);
     }
-    let foreign = WAY & FOREIGN != 0;
-    let addr = real::malloc_ready(if foreign { size.max(interpose::SMALLEST) } else { size });
+    let (addr, usable) = if WAY & BUNDLED != 0 {
+        bundled::malloc_in(thread, size)
+    } else {
+        let foreign = WAY & FOREIGN != 0;
+        let addr = real::malloc_ready(if foreign { size.max(interpose::SMALLEST) } else { size });
+        let usable = |addr| if foreign { real::usable_size_ready(addr) } else { interpose::chunk_size(addr) };
+        (addr, if addr == 0 { 0 } else { usable(addr) })
+    };
     if addr == 0 {
         return interpose::failed();
     }
-    let usable = if foreign { real::usable_size_ready(addr) } else { interpose::chunk_size(addr) };
     let new = New { addr, size, usable, family, stack, chosen: Chosen::No };
-    // SAFETY: the ways are opened after tracking has begun, with the map's root.
-    if unsafe { TRACKER.on_alloc_ready(new) } { addr } else { enter(addr, size, family, stack) }
+    // SAFETY: the ways are opened after tracking has begun, with the map's root; over the bundled allocator spare bytes are ours.
+    let entered = unsafe {
+        if WAY & BUNDLED != 0 { TRACKER.on_alloc_ready::<true>(new) } else { TRACKER.on_alloc_ready::<false>(new) }
+    };
+    if entered { addr } else { enter(addr, size, family, stack) }
 }
 
 /// Enters a block that its cell has no room for, or that is the first in its part of the map.
@@ -110,22 +131,30 @@ fn enter(addr: usize, size: usize, family: Family, stack: Option<StackId>) -> us
     addr
 }
 
-/// `NOTED`: an operator delete may have called it.
-extern "C" fn free<const NOTED: bool>(addr: usize, sp: usize, fp: usize) {
+/// `NOTED`: an operator delete may have called it. `BUNDLED`: over the bundled allocator.
+extern "C" fn free<const NOTED: bool, const BUNDLED: bool>(addr: usize, sp: usize, fp: usize) {
     if NOTED && current().is_none_or(|thread| thread.operator.sp.get() != 0) {
         return interpose::free(addr, sp, fp);
     }
     // SAFETY: as in `malloc`.
     match unsafe { TRACKER.live.take_ready(addr) } {
-        Some(cell) if cell.family() == Family::Malloc => real::free_ready(addr),
-        cell => interpose::free_oddly(addr, cell, Caller::of_malloc(sp, fp)),
+        Some(cell) if cell.family() == Family::Malloc => give_back::<BUNDLED>(addr),
+        cell => interpose::free_oddly(addr, sp, fp, cell, Family::Malloc),
     }
 }
 
-extern "C" fn delete(addr: usize, sp: usize, fp: usize, family: u32) {
+extern "C" fn delete<const BUNDLED: bool>(addr: usize, sp: usize, fp: usize, family: u32) {
     // SAFETY: as in `malloc`.
     match unsafe { TRACKER.live.take_ready(addr) } {
-        Some(cell) if cell.family() == Family::of(family) => real::free_ready(addr),
-        cell => interpose::free_oddly(addr, cell, Caller { sp, fp, family: Family::of(family) }),
+        Some(cell) if cell.family() == Family::of(family) => give_back::<BUNDLED>(addr),
+        cell => interpose::free_oddly(addr, sp, fp, cell, Family::of(family)),
+    }
+}
+
+#[inline(always)]
+fn give_back<const BUNDLED: bool>(addr: usize) {
+    match BUNDLED.then(current).flatten() {
+        Some(thread) => bundled::free_in(thread, addr),
+        None => real::free_ready(addr),
     }
 }

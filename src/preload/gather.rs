@@ -174,7 +174,7 @@ pub unsafe fn roots<S: SizeOf>(
             moved(&thread.moving, sp, registers, marker, pages);
         }
     }
-    for range in arena::own_ranges() {
+    for range in arena::own_ranges().chain([bundled::heap().range()]) {
         exclude(&mut excluded, range)?;
     }
     exclude(&mut excluded, own::data())?;
@@ -218,12 +218,7 @@ pub unsafe fn roots<S: SizeOf>(
     for range in regions::SBRK.iter() {
         sbrk.push(range).then_some(()).ok_or(MEMORY)?;
     }
-    let facts = Facts {
-        excluded: &excluded[..used],
-        heap_is_allocators: !foreign || bundled::in_place(),
-        sbrk: &sbrk,
-        ends: &ends,
-    };
+    let facts = Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, ends: &ends };
     let mut closed: List<AddrRange> = List::new();
     let planned = roots::plan(
         mappings,
@@ -279,7 +274,9 @@ fn moved<S: SizeOf>(
         if !word.is_multiple_of(16) || word >> sys::USER_BITS != 0 || word < 65536 || marker.blocks.is_start(word) {
             return;
         }
-        let len = if foreign {
+        let len = if let Some(usable) = bundled::heap().usable(word) {
+            usable.min(size)
+        } else if foreign {
             if regions::ALLOCATORS.iter().any(|range| range.contains(word)) { size } else { 0 }
         } else if pages.exists(word - 8) {
             // SAFETY: the page exists. Before a block of glibc's stands its size: of one that is mapped, maybe still the old one.
@@ -404,7 +401,8 @@ fn allocator_memory<S: SizeOf>(
         }
     }
     // A mapped chunk begins a page; its block comes 16 bytes later, or at an alignment that was asked for.
-    for block in marker.blocks.iter().filter(|block| matches!(block % 4096, 0 | 16)) {
+    let theirs = |block: &usize| matches!(block % 4096, 0 | 16) && !bundled::heap().contains(*block);
+    for block in marker.blocks.iter().filter(theirs) {
         // SAFETY: a block of glibc's has its chunk header before it: what lies before the chunk, and its size and flags.
         let (before, header) = unsafe { (*((block - 16) as *const usize), *((block - 8) as *const usize)) };
         if header & 2 != 0 && header >> 46 == 0 && before >> 46 == 0 {

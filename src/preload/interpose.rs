@@ -52,7 +52,7 @@ pub fn usable(addr: usize) -> usize {
     if state::FOREIGN_ALLOCATOR.load(Relaxed) {
         return real::usable_size(addr);
     }
-    chunk_size(addr)
+    bundled::heap().usable(addr).unwrap_or_else(|| chunk_size(addr))
 }
 
 /// Usable bytes of a block that glibc's malloc has just returned.
@@ -90,7 +90,6 @@ fn born(addr: usize, size: usize, caller: Caller) -> usize {
 #[cold]
 #[inline(never)]
 pub fn failed() -> usize {
-    bundled::failed();
     if let Some(thread) = tls::current() {
         thread.operator.refuse();
     }
@@ -235,9 +234,7 @@ pub extern "C" fn malloc(size: usize, sp: usize, fp: usize, family: u32) -> usiz
 
 pub extern "C" fn calloc(count: usize, size: usize, sp: usize, fp: usize) -> usize {
     let Some(total) = count.checked_mul(size) else {
-        let none = real::calloc(count, size);
-        bundled::failed();
-        return none;
+        return real::calloc(count, size);
     };
     let addr = if total < 17 { real::calloc(1, request(total)) } else { real::calloc(count, size) };
     born(addr, total, Caller::of_malloc(sp, fp))
@@ -255,7 +252,8 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
         misuse::unknown(old, Family::Malloc, || {
             tls::current().and_then(|thread| stack_of_a_free(thread, Caller::of_malloc(sp, fp)))
         });
-        return born(real::realloc(old, request(size)), size, Caller::of_malloc(sp, fp));
+        let new = if may_be_given_back(old, None) { real::realloc(old, request(size)) } else { real::malloc(size) };
+        return born(new, size, Caller::of_malloc(sp, fp));
     };
     // Out of the map before the real call, after which the address may be another thread's; until the new one is in the map a
     // snapshot finds both by `moving`.
@@ -286,11 +284,7 @@ pub extern "C" fn reallocarray(old: usize, count: usize, size: usize, sp: usize,
     match count.checked_mul(size) {
         Some(total) => realloc(old, total, sp, fp),
         // More than there is: realloc refuses it and sets errno, as reallocarray would.
-        None => {
-            let none = real::realloc(old, usize::MAX);
-            bundled::failed();
-            none
-        }
+        None => real::realloc(old, usize::MAX),
     }
 }
 
@@ -321,8 +315,15 @@ fn dies(addr: usize, caller: Caller) -> bool {
     if contexts::exist() && TRACKER.live.get(addr).is_some() {
         forget_contexts(addr);
     }
-    look_at_free(addr, by, TRACKER.live.take(addr), caller);
-    true
+    let cell = TRACKER.live.take(addr);
+    look_at_free(addr, by, cell, caller);
+    may_be_given_back(addr, cell)
+}
+
+/// The bundled heap would give a block that it gets back twice to two owners: where glibc's allocator ends the program, it leaves alone
+/// what the map does not know. (Were there no memory for the map, its blocks would stay, too.)
+fn may_be_given_back(addr: usize, cell: Option<Cell>) -> bool {
+    cell.is_some() || !bundled::heap().contains(addr)
 }
 
 /// The block at `addr` is about to be another one.
@@ -365,12 +366,15 @@ fn look_at_free(addr: usize, by: Option<Family>, cell: Option<Cell>, caller: Cal
 /// The free of a block that the map does not know, or whose family may be another one, or of none.
 #[cold]
 #[inline(never)]
-pub fn free_oddly(addr: usize, cell: Option<Cell>, caller: Caller) {
+pub fn free_oddly(addr: usize, sp: usize, fp: usize, cell: Option<Cell>, family: Family) {
+    let caller = Caller { sp, fp, family };
     let by = freed_by(caller);
     if addr != 0 {
         look_at_free(addr, by, cell, caller);
     }
-    real::free(addr);
+    if may_be_given_back(addr, cell) {
+        real::free(addr);
+    }
 }
 
 #[inline(never)]

@@ -127,6 +127,7 @@ unsafe extern "C" {
 /// Takes our cold locks. Registered first, so it runs last before a fork: no handler of the program's runs while we hold them.
 unsafe extern "C" fn before_fork() {
     threads::before_fork();
+    bundled::heap().before_fork();
     state::TRACKER.table.before_fork();
     tls::before_fork();
     modules::before_fork();
@@ -138,6 +139,7 @@ unsafe extern "C" fn parent_after_fork() {
         modules::after_fork();
         tls::after_fork();
         state::TRACKER.table.after_fork();
+        bundled::heap().after_fork();
     }
 }
 

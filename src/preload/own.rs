@@ -38,12 +38,6 @@ pub fn data() -> AddrRange {
     range
 }
 
-/// The path that we were loaded from; empty if it cannot be told.
-pub fn path(into: &mut [u8]) -> &[u8] {
-    // SAFETY: as in `data`.
-    crate::real::path_of(unsafe { EHDR.as_ptr() } as usize, into)
-}
-
 /// Whether an address is code of ours.
 pub fn holds(addr: usize) -> bool {
     // SAFETY: as in `data`.

@@ -87,11 +87,6 @@ static EARLY: [Early; 32] = [const {
 }; 32];
 static EARLY_USED: AtomicU32 = AtomicU32::new(0);
 
-/// The allocator is about to become another one: until that is known, whatever is mapped is noted with who has mapped it.
-pub fn forget_allocator() {
-    KNOWN.store(false, Release);
-}
-
 /// The allocator is known: glibc's (`None`), or another one, whose malloc is at this address.
 pub fn set_allocator(malloc: Option<usize>) {
     KNOWN.store(true, Release);

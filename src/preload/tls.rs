@@ -4,12 +4,14 @@
 //! by a pthread key's destructor, in slabs, and never unmapped.
 #![allow(unsafe_code)] // hands out the calling thread's block as a reference
 
+use crate::bundled;
 use crate::shims::{set_thread_word, thread_pointer, thread_word};
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use leakscan_engine::arena::{self, Zeroed};
+use leakscan_engine::heap::Cache;
 use leakscan_engine::lock::Lock;
 use leakscan_engine::record::live_map::Family;
 use leakscan_engine::record::sampler::Sampler;
@@ -147,6 +149,8 @@ pub struct Thread {
     rounds: Cell<u32>,
     /// The next block in the list of free ones.
     next: Cell<usize>,
+    /// Free blocks, where the bundled allocator is in place.
+    pub cache: Cache,
 }
 
 // SAFETY: all fields are valid when zero (`false`, 0 and empty).
@@ -294,6 +298,7 @@ unsafe extern "C" fn thread_ends(value: *mut c_void) {
         return arm(thread);
     }
     set_thread_word(GONE);
+    bundled::heap().drain(&thread.cache);
     thread.tid.store(0, Relaxed);
     let mut pool = POOL.lock();
     thread.next.set(pool.free);

@@ -92,19 +92,25 @@ impl Tracker {
         }
     }
 
-    /// The same in fewer instructions, for a block all of which fits in its cell and that was not chosen. `false` if it does not: then
-    /// nothing has been done.
+    /// The same in fewer instructions, for a block that was not chosen, and of which all fits in its cell (or, if `SPARE` says that its
+    /// spare bytes are ours, there). `false` if it does not: then nothing has been done.
     ///
     /// # Safety
-    /// As for [`LiveMap::set_ready`].
+    /// As for [`LiveMap::set_ready`]; `SPARE` only where [`Self::spare_is_ours`].
     #[inline(always)]
-    pub unsafe fn on_alloc_ready(&self, new: New) -> bool {
+    pub unsafe fn on_alloc_ready<const SPARE: bool>(&self, new: New) -> bool {
         let slack = new.usable.wrapping_sub(new.size);
-        slack < SLACK_ELSEWHERE as usize && {
-            let cell = Cell::new(new.family, self.epoch.load(Relaxed), slack as u32, new.stack);
-            // SAFETY: by this function's own contract.
-            unsafe { self.live.set_ready(new.addr, cell) }
+        if slack >= SLACK_ELSEWHERE as usize {
+            if !SPARE || new.size > u32::MAX as usize {
+                return false;
+            }
+            // SAFETY: the block is new, the caller's, and has so many bytes that nobody has asked for.
+            unsafe { trailer(new.addr, new.usable).write_unaligned(new.size as u32) };
         }
+        let slack = slack.min(SLACK_ELSEWHERE as usize) as u32;
+        let cell = Cell::new(new.family, self.epoch.load(Relaxed), slack, new.stack);
+        // SAFETY: by this function's own contract.
+        unsafe { self.live.set_ready(new.addr, cell) }
     }
 
     /// What has no room in a cell. A block that was chosen has a record, so that those are found again.

@@ -1,0 +1,493 @@
+//! Small blocks in slabs: an allocator for `allocator=bundled`, in place of a program's own one.
+//!
+//! A slab is 64 KiB of blocks of one size, one bit each in its books, which lie elsewhere. What is given out is the lowest free block of
+//! the lowest slab that has one (the address-ordered first fit of Wilson et al., 1995), so that blocks made after each other lie side
+//! by side, and slabs at the top become empty. A thread takes and gives back blocks by the dozen, into a [`Cache`] of its own (Bonwick's
+//! magazines, 2001), from which it serves itself last in, first out, without a lock.
+//!
+//! All slabs lie in one range of addresses: whose a block is, is one comparison, how large it is, one byte. What is larger than
+//! [`LARGEST`], or finds no room here, is for the allocator below.
+#![allow(unsafe_code)] // books of slabs in mapped memory
+
+use crate::arena::{self, Zeroed};
+use crate::lock::{Lock, RawFutex};
+use crate::{AddrRange, sys};
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use lock_api::RawMutex;
+
+/// The largest blocks that come from here, in bytes.
+pub const LARGEST: usize = 4096;
+const SLAB_SHIFT: u32 = 16;
+const SLAB: usize = 1 << SLAB_SHIFT;
+/// Bytes of the classes' blocks, whose 0 is of none: every 16 bytes up to 256 (16 itself is not there: a block owns two cells of the live
+/// map), from there eight to a doubling.
+const SIZES: [usize; CLASSES] = {
+    let mut table = [0; CLASSES];
+    let (mut class, mut size) = (1, 32);
+    while size <= LARGEST {
+        table[class] = size;
+        class += 1;
+        size += if size < 256 { 16 } else { 1 << (size.ilog2() - 3) };
+    }
+    table
+};
+/// More than there are, so that any number of six bits is one.
+const CLASSES: usize = 64;
+/// The class of a block that has room for so many times 16 bytes.
+const CLASS_OF: [u8; LARGEST / 16 + 1] = {
+    let mut table = [0; LARGEST / 16 + 1];
+    let (mut units, mut class) = (0, 1);
+    while units < table.len() {
+        if units * 16 > SIZES[class as usize] {
+            class += 1;
+        }
+        table[units] = class;
+        units += 1;
+    }
+    table
+};
+/// Blocks of a class that a thread keeps at most.
+const MOST: [u16; CLASSES] = {
+    let mut table = [0; CLASSES];
+    let mut class = 1;
+    while class < CLASSES && SIZES[class] != 0 {
+        let blocks = (16 << 10) / SIZES[class];
+        table[class] = if blocks < ROOM { blocks } else { ROOM } as u16;
+        class += 1;
+    }
+    table
+};
+const ROOM: usize = 64;
+
+/// Levels of a set of slabs: a bit of a level says that the word of the level below is not 0.
+const LEVELS: usize = 3;
+/// Slabs that these can tell apart with four words at the top: 64 GiB.
+const MOST_SLABS: usize = 4 << (6 * LEVELS);
+/// Slabs that are made readable at once.
+const STEP: usize = 64;
+/// Empty slabs that keep their memory: as many, or a quarter as many as are in use.
+const KEPT: usize = 256;
+
+/// The books of a slab.
+#[repr(C)]
+struct Slab {
+    /// A bit for each block: it is free.
+    free: [u64; SLAB / SIZES[1] / 64],
+    /// Free blocks.
+    left: usize,
+    /// Of an empty one: it has its memory still.
+    kept: bool,
+}
+
+// SAFETY: integers, and a `false`.
+unsafe impl Zeroed for Slab {}
+
+/// A set of slabs, whose lowest is found by one word of each level (and some at the top).
+struct Set {
+    /// `LEVELS` arrays of words, the lowest level first. 0: there is no heap.
+    words: usize,
+    /// Words of the lowest level.
+    len: usize,
+}
+
+impl Set {
+    const NONE: Self = Self { words: 0, len: 0 };
+
+    /// Words of a level, and of all below it, where the lowest has `len`.
+    const fn level(len: usize, level: usize) -> (usize, usize) {
+        let (mut words, mut below, mut at) = (len, 0, 0);
+        while at < level {
+            (words, below, at) = (words.div_ceil(64), below + words, at + 1);
+        }
+        (words, below)
+    }
+
+    fn word(&mut self, level: usize, at: usize) -> &mut u64 {
+        let (words, below) = Self::level(self.len, level);
+        debug_assert!(at < words);
+        // SAFETY: the set's own memory, for which it is borrowed; slabs are within it.
+        unsafe { &mut *(self.words as *mut u64).add(below + at) }
+    }
+
+    fn add(&mut self, slab: usize) {
+        let mut at = slab;
+        for level in 0..LEVELS {
+            let word = self.word(level, at / 64);
+            let known = *word != 0;
+            *word |= 1 << (at % 64);
+            if known {
+                return;
+            }
+            at /= 64;
+        }
+    }
+
+    fn remove(&mut self, slab: usize) {
+        let mut at = slab;
+        for level in 0..LEVELS {
+            let word = self.word(level, at / 64);
+            *word &= !(1 << (at % 64));
+            if *word != 0 {
+                return;
+            }
+            at /= 64;
+        }
+    }
+
+    fn lowest(&mut self) -> Option<usize> {
+        let (top, _) = Self::level(self.len, LEVELS - 1);
+        let first = (0..top).find(|at| *self.word(LEVELS - 1, *at) != 0)?;
+        Some((0..LEVELS).rev().fold(first, |at, level| at * 64 + self.word(level, at).trailing_zeros() as usize))
+    }
+}
+
+/// The slabs of no class.
+struct Pool {
+    empty: Set,
+    /// Of the empty ones, those that have their memory still.
+    kept: usize,
+    in_use: usize,
+    /// Slabs that were ever in use, and those that can be read; the others lie behind.
+    used: usize,
+    open: usize,
+    /// All.
+    count: usize,
+}
+
+/// The heap. One per process.
+pub struct Heap {
+    base: AtomicUsize,
+    /// In bytes; 0: there is none.
+    span: AtomicUsize,
+    /// The class of each slab, a byte each.
+    classes: AtomicUsize,
+    /// The books of each slab: for who holds its class's lock.
+    slabs: AtomicUsize,
+    /// For each class, its slabs that have free blocks.
+    central: [Lock<Set>; CLASSES],
+    /// Taken after a class's lock.
+    pool: Lock<Pool>,
+}
+
+/// Free blocks of one thread, for that thread only.
+#[repr(C)]
+pub struct Cache {
+    counts: [Cell<u16>; CLASSES],
+    /// Some are being taken or given back: a signal handler that comes in between finds the locks held.
+    busy: Cell<bool>,
+    /// Blocks, by how many times 16 bytes they lie behind the base.
+    blocks: [[Cell<u32>; ROOM]; CLASSES],
+}
+
+// SAFETY: empty when zero.
+unsafe impl Zeroed for Cache {}
+
+impl Cache {
+    /// Takes the block at an offset in, which has room.
+    #[inline(always)]
+    fn keep(&self, class: usize, count: u16, offset: usize) {
+        self.blocks[class][usize::from(count) % ROOM].set((offset / 16) as u32);
+        self.counts[class].set(count + 1);
+    }
+}
+
+impl Default for Heap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Heap {
+    pub const fn new() -> Self {
+        let pool = Pool { empty: Set::NONE, kept: 0, in_use: 0, used: 0, open: 0, count: 0 };
+        Self {
+            base: AtomicUsize::new(0),
+            span: AtomicUsize::new(0),
+            classes: AtomicUsize::new(0),
+            slabs: AtomicUsize::new(0),
+            central: [const { Lock::from_raw(RawFutex::INIT, Set::NONE) }; CLASSES],
+            pool: Lock::from_raw(RawFutex::INIT, pool),
+        }
+    }
+
+    /// Takes addresses for `bytes` of blocks, or for half as many, and so on. `false` if there are none. To be called once, before
+    /// any thread uses the heap.
+    pub fn init(&self, bytes: usize) -> bool {
+        let mut count = (bytes / SLAB).min(MOST_SLABS);
+        while count >= STEP {
+            if let Ok(base) = sys::reserve((count + 1) * SLAB) {
+                return self.lay_out(base.next_multiple_of(SLAB), count);
+            }
+            count /= 2;
+        }
+        false
+    }
+
+    fn lay_out(&self, base: usize, count: usize) -> bool {
+        let len = count.div_ceil(64);
+        let (top, below) = Set::level(len, LEVELS - 1);
+        let words = top + below;
+        let Some(sets) = arena::zeroed::<u64>(words * CLASSES) else { return false };
+        let Some(classes) = arena::zeroed::<u8>(count) else { return false };
+        let Some(slabs) = arena::zeroed::<Slab>(count) else { return false };
+        let first = sets.as_mut_ptr() as usize;
+        let set = |at: usize| Set { words: first + at * words * size_of::<u64>(), len };
+        *self.pool.lock() = Pool { empty: set(0), kept: 0, in_use: 0, used: 0, open: 0, count };
+        self.central.iter().enumerate().skip(1).for_each(|(class, central)| *central.lock() = set(class));
+        self.classes.store(classes.as_mut_ptr() as usize, Relaxed);
+        self.slabs.store(slabs.as_mut_ptr() as usize, Relaxed);
+        self.base.store(base, Relaxed);
+        self.span.store(count * SLAB, Release);
+        true
+    }
+
+    /// Where its blocks lie.
+    pub fn range(&self) -> AddrRange {
+        let base = self.base.load(Relaxed);
+        AddrRange::new(base, base + self.span.load(Acquire))
+    }
+
+    #[inline(always)]
+    pub fn contains(&self, addr: usize) -> bool {
+        addr.wrapping_sub(self.base.load(Relaxed)) < self.span.load(Relaxed)
+    }
+
+    /// The bytes of the block at `addr`, if it comes from here.
+    #[inline(always)]
+    pub fn usable(&self, addr: usize) -> Option<usize> {
+        let offset = addr.wrapping_sub(self.base.load(Relaxed));
+        (offset < self.span.load(Relaxed)).then(|| SIZES[self.class_at(offset)])
+    }
+
+    /// The class of the slab at an offset within the span.
+    #[inline(always)]
+    fn class_at(&self, offset: usize) -> usize {
+        // SAFETY: there is a byte for each slab of the span. It changes while the slab has no block only.
+        let class = unsafe { &*(self.classes.load(Relaxed) as *const AtomicU8).add(offset >> SLAB_SHIFT) };
+        usize::from(class.load(Relaxed)) % CLASSES
+    }
+
+    /// A block for the thread of this cache that has `size` bytes or more, and how many. `None`: this is for the allocator below.
+    #[inline(always)]
+    pub fn take(&self, cache: &Cache, size: usize) -> Option<(usize, usize)> {
+        if size > LARGEST {
+            return None;
+        }
+        let class = usize::from(CLASS_OF[size.div_ceil(16)]);
+        let mut count = usize::from(cache.counts[class].get());
+        if count == 0 {
+            count = self.fetch(cache, class)?;
+        }
+        let unit = cache.blocks[class][(count - 1) % ROOM].get();
+        cache.counts[class].set(count as u16 - 1);
+        Some((self.base.load(Relaxed) + unit as usize * 16, SIZES[class]))
+    }
+
+    /// Takes a block back that [`Self::take`] has given. `false` if it is none of them.
+    #[inline(always)]
+    pub fn give(&self, cache: &Cache, addr: usize) -> bool {
+        let offset = addr.wrapping_sub(self.base.load(Relaxed));
+        if offset >= self.span.load(Relaxed) {
+            return false;
+        }
+        let class = self.class_at(offset);
+        let count = cache.counts[class].get();
+        if count >= MOST[class] {
+            self.give_to_full(cache, class, offset);
+        } else {
+            cache.keep(class, count, offset);
+        }
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_to_full(&self, cache: &Cache, class: usize, offset: usize) {
+        // If it cannot, the block stays where it is, in nobody's books.
+        if let Some(left) = self.send(cache, class, usize::from(MOST[class].div_ceil(2))) {
+            cache.keep(class, left, offset);
+        }
+    }
+
+    /// The same for a thread that has no cache (any more).
+    pub fn give_at_once(&self, addr: usize) -> bool {
+        let contained = self.contains(addr);
+        if contained {
+            let offset = addr - self.base.load(Relaxed);
+            self.put_back(self.class_at(offset), core::iter::once(offset / 16));
+        }
+        contained
+    }
+
+    /// Gives back all that a thread keeps.
+    pub fn drain(&self, cache: &Cache) {
+        for class in 1..CLASSES {
+            let count = usize::from(cache.counts[class].get());
+            if count != 0 {
+                self.send(cache, class, count);
+            }
+        }
+    }
+
+    /// Gets blocks for a cache that has none; how many.
+    #[cold]
+    #[inline(never)]
+    fn fetch(&self, cache: &Cache, class: usize) -> Option<usize> {
+        if class == 0 || self.span.load(Acquire) == 0 || cache.busy.replace(true) {
+            return None;
+        }
+        let wanted = usize::from(MOST[class].div_ceil(2));
+        let mut got = 0;
+        let mut slabs = self.central[class].lock();
+        while got < wanted
+            && let Some(slab) = slabs.lowest().or_else(|| self.new_slab(class, &mut slabs))
+        {
+            let books = self.books(slab);
+            let first = slab * (SLAB / 16);
+            'slab: for (at, word) in books.free.iter_mut().enumerate() {
+                while *word != 0 {
+                    if got == wanted {
+                        break 'slab;
+                    }
+                    let bit = word.trailing_zeros() as usize;
+                    *word &= *word - 1;
+                    // The lowest is to be the next one.
+                    let unit = first + (at * 64 + bit) * (SIZES[class] / 16);
+                    cache.blocks[class][wanted - 1 - got].set(unit as u32);
+                    got += 1;
+                    books.left -= 1;
+                }
+            }
+            if books.left == 0 {
+                slabs.remove(slab);
+            }
+        }
+        drop(slabs);
+        if got < wanted {
+            // There is no memory for more: those that were got are at the end.
+            (0..got).for_each(|at| cache.blocks[class][at].swap(&cache.blocks[class][wanted - got + at]));
+        }
+        cache.counts[class].set(got as u16);
+        cache.busy.set(false);
+        (got != 0).then_some(got)
+    }
+
+    /// Gives back the `count` blocks that the cache has had for the longest time; how many are left.
+    fn send(&self, cache: &Cache, class: usize, count: usize) -> Option<u16> {
+        if class == 0 || cache.busy.replace(true) {
+            return None;
+        }
+        let blocks = &cache.blocks[class];
+        let left = usize::from(cache.counts[class].get()) - count;
+        self.put_back(class, blocks[..count].iter().map(|unit| unit.get() as usize));
+        (0..left).for_each(|at| blocks[at].set(blocks[count + at].get()));
+        cache.counts[class].set(left as u16);
+        cache.busy.set(false);
+        Some(left as u16)
+    }
+
+    fn put_back(&self, class: usize, units: impl Iterator<Item = usize>) {
+        let mut slabs = self.central[class].lock();
+        for unit in units {
+            let slab = unit / (SLAB / 16);
+            let block = unit % (SLAB / 16) / (SIZES[class].max(16) / 16);
+            let books = self.books(slab);
+            books.free[block / 64] |= 1 << (block % 64);
+            books.left += 1;
+            if books.left == 1 {
+                slabs.add(slab);
+            }
+            if books.left == SLAB / SIZES[class].max(16) {
+                slabs.remove(slab);
+                self.empty(slab);
+            }
+        }
+    }
+
+    /// The books of a slab, for who holds its class's lock.
+    #[expect(clippy::mut_from_ref)]
+    fn books(&self, slab: usize) -> &mut Slab {
+        // SAFETY: there are books for each slab. They are its class's, whose lock the caller holds, or nobody's, under the pool's.
+        unsafe { &mut *(self.slabs.load(Relaxed) as *mut Slab).add(slab) }
+    }
+
+    /// A slab for a class, whose lock is held; it is in the set.
+    fn new_slab(&self, class: usize, slabs: &mut Set) -> Option<usize> {
+        let mut pool = self.pool.lock();
+        let slab = match pool.empty.lowest() {
+            Some(slab) => {
+                pool.empty.remove(slab);
+                pool.kept -= usize::from(self.books(slab).kept);
+                slab
+            }
+            None => {
+                if pool.used == pool.open {
+                    self.open(&mut pool).then_some(())?;
+                }
+                pool.used += 1;
+                pool.used - 1
+            }
+        };
+        pool.in_use += 1;
+        drop(pool);
+        let books = self.books(slab);
+        books.left = SLAB / SIZES[class];
+        for (at, word) in books.free.iter_mut().enumerate() {
+            *word = match books.left.saturating_sub(at * 64) {
+                0 => 0,
+                bits @ ..64 => (1 << bits) - 1,
+                _ => u64::MAX,
+            };
+        }
+        // SAFETY: as in `class_at`; the slab has no block that anybody knows.
+        unsafe { &*(self.classes.load(Relaxed) as *const AtomicU8).add(slab) }.store(class as u8, Relaxed);
+        slabs.add(slab);
+        Some(slab)
+    }
+
+    /// Makes more slabs readable; `false` if there are no more, or the kernel refuses.
+    fn open(&self, pool: &mut Pool) -> bool {
+        let more = STEP.min(pool.count - pool.open);
+        let start = self.base.load(Relaxed) + pool.open * SLAB;
+        // SAFETY: addresses that were reserved for blocks, and hold none yet.
+        let opened = more != 0 && unsafe { sys::open_reserved(start, more * SLAB) }.is_ok();
+        pool.open += if opened { more } else { 0 };
+        opened
+    }
+
+    /// Takes a slab back that has no block any more; its class's lock is held.
+    fn empty(&self, slab: usize) {
+        let mut pool = self.pool.lock();
+        pool.in_use -= 1;
+        let kept = pool.kept < KEPT.max(pool.in_use / 4);
+        if !kept {
+            // SAFETY: no block lies in it.
+            unsafe { sys::forget(self.base.load(Relaxed) + slab * SLAB, SLAB) };
+        }
+        self.books(slab).kept = kept;
+        pool.kept += usize::from(kept);
+        pool.empty.add(slab);
+    }
+
+    /// Holds all locks over a fork.
+    pub fn before_fork(&self) {
+        self.central.iter().for_each(|central| core::mem::forget(central.lock()));
+        core::mem::forget(self.pool.lock());
+    }
+
+    /// Gives them back.
+    ///
+    /// # Safety
+    /// Pairs with [`Self::before_fork`] in the thread that forked.
+    pub unsafe fn after_fork(&self) {
+        // SAFETY: `before_fork` has left them locked by this thread.
+        unsafe {
+            self.pool.force_unlock();
+            self.central.iter().for_each(|central| central.force_unlock());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
