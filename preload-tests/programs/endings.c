@@ -29,6 +29,15 @@ static void *thread_that_holds(void *_) {
     check(kept && write(holds[1], "", 1) == 1);
     for (;;) pause();
 }
+// A system call that no library is asked for.
+static void raw(long number, long first, long second) {
+#ifdef __x86_64__
+    __asm__ volatile("syscall" : "+a"(number) : "D"(first), "S"(second) : "rcx", "r11", "memory");
+#else
+    register long x8 __asm__("x8") = number, x0 __asm__("x0") = first, x1 __asm__("x1") = second;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1) : "memory");
+#endif
+}
 static void second_exit(void) { _exit(5); }
 static sigjmp_buf back;
 static void jump_back(int _) {
@@ -50,6 +59,8 @@ int main(int count, char **words) {
     if (is(way, "_Exit")) _Exit(5);
     if (is(way, "quick_exit")) quick_exit(5);
     if (is(way, "exit_group")) syscall(SYS_exit_group, 5);
+    if (is(way, "past_libc")) raw(SYS_exit_group, 5, 0);
+    if (is(way, "kill_past_libc")) raw(SYS_kill, getpid(), SIGKILL);
     if (is(way, "abort")) abort();
     if (is(way, "abort_and_back")) {
         signal(SIGABRT, jump_back);
@@ -59,7 +70,30 @@ int main(int count, char **words) {
     if (is(way, "segv")) raise(SIGSEGV);
     if (is(way, "fault")) *(volatile int *)8 = 1;
     if (is(way, "term")) raise(SIGTERM);
-    if (is(way, "kill")) raise(SIGKILL);
+    if (is(way, "raise_kill")) raise(SIGKILL);
+    if (is(way, "kill")) kill(getpid(), SIGKILL);
+    if (is(way, "pipe")) {
+        int ends[2];
+        check(pipe(ends) == 0 && close(ends[0]) == 0);
+        check(write(ends[1], "", 1) == 1);
+    }
+    if (is(way, "default_again")) {
+        // No handler but the program's own is ever seen, whichever function tells.
+        struct sigaction mine = {.sa_handler = handler}, old;
+        for (int number = 1; number < SIGRTMIN; number++) {
+            if (number == SIGKILL || number == SIGSTOP) continue;
+            memset(&old, 0xa5, sizeof old);
+            check(sigaction(number, 0, &old) == 0 && old.sa_handler == SIG_DFL && old.sa_flags == 0);
+            check(sigismember(&old.sa_mask, SIGINT) == 0);
+            check(signal(number, handler) == SIG_DFL && signal(number, SIG_DFL) == handler);
+            check(signal(number, SIG_IGN) == SIG_DFL && sigaction(number, &mine, &old) == 0 && old.sa_handler == SIG_IGN);
+            mine.sa_handler = SIG_DFL;
+            check(sigaction(number, &mine, &old) == 0 && old.sa_handler == handler);
+            mine.sa_handler = handler;
+        }
+        check(signal(SIGKILL, handler) == SIG_ERR && sigaction(SIGSTOP, &mine, 0) == -1 && sigaction(1000, 0, &old) == -1);
+        raise(SIGHUP);
+    }
     if (is(way, "assert")) assert(count == 0);
     if (is(way, "trap")) __builtin_trap();
     if (is(way, "chained")) {

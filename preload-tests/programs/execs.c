@@ -2,6 +2,7 @@
 #include "test.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/syscall.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -20,6 +21,7 @@ int main(int count, char **given) {
     const char *form = given[1];
     below(is(given[2], "lose") ? lose : keep);
     if (is(form, "execve")) execve(ECHO, words, environ);
+    if (is(form, "syscall")) syscall(SYS_execve, ECHO, words, environ);
     if (is(form, "execv")) execv(ECHO, words);
     if (is(form, "execvp")) execvp("echo", words);
     if (is(form, "execvpe")) execvpe("echo", words, environ);

@@ -68,10 +68,12 @@ fn exit_scan_comes_behind_earlier_ones() {
 /// An end that nobody is told of: scans made before stand in the report, whole.
 #[test]
 fn earlier_scans_outlast_a_sudden_end() {
-    for by in ["exit_group", "segv", "fault", "term", "kill"] {
-        let outcome = end(by, "");
+    for (by, options) in
+        [("past_libc", ""), ("kill_past_libc", ""), ("segv", "fatal=0"), ("fault", "fatal=0"), ("term", "fatal=0")]
+    {
+        let outcome = end(by, options);
         assert_eq!(outcome.files().len(), 0, "{by}: {outcome:?}");
-        let app = program("endings.c").args([by, "scan first"]);
+        let app = program("endings.c").args([by, "scan first"]).options(options);
         let outcome = app.run_as_bare();
         let report = outcome.report();
         assert_eq!((report.triggers(), report.total()), (vec!["api"], (0, 0)), "{by}: {report:?}");
@@ -79,28 +81,30 @@ fn earlier_scans_outlast_a_sudden_end() {
     }
 }
 
-/// With `fatal=1` a signal that ends the program is told first; the program ends as it would.
+/// A signal that ends the program is told first; the program ends as it would, and sees no handler of ours.
 #[test]
 fn a_signal_ends_it_after_a_scan() {
-    for by in ["segv", "fault", "term", "assert", "trap", "alarm", "chained"] {
-        let outcome = end(by, "fatal=1");
-        let report = outcome.report();
-        assert_eq!((report.triggers(), report.total()), (vec!["exit"], (1, 1337)), "{by}: {outcome:?}");
-        assert_eq!(end(by, "fatal=1:scan_at_exit=0").files().len(), 0, "{by}");
+    for by in ["segv", "fault", "term", "assert", "trap", "alarm", "pipe", "chained", "default_again"] {
+        scanned_once_at_the_end(by);
     }
     // A thread's fault, with what another thread keeps.
-    let report = end("thread_fault", "fatal=1").report();
+    let report = end("thread_fault", "").report();
     assert_eq!((report.triggers(), report.total()), (vec!["exit"], (1, 1337)), "{report:?}");
     // What the program handles or ignores itself is its own.
-    let outcome = end("handler", "fatal=1");
-    assert_eq!(outcome.report().triggers(), ["exit"], "{outcome:?}");
-    let outcome = end("ignored", "fatal=1");
-    assert_eq!((outcome.report().triggers(), outcome.report().total()), (vec!["exit"], (1, 1337)), "{outcome:?}");
+    scanned_once_at_the_end("ignored");
+}
+
+/// The program's own SIGKILL, and the system call that ends it, where libc makes it.
+#[test]
+fn ends_that_cannot_be_caught() {
+    for by in ["raise_kill", "kill", "exit_group"] {
+        scanned_once_at_the_end(by);
+    }
 }
 
 #[test]
 fn exec_in_every_form_is_an_end() {
-    for form in ["execve", "execv", "execvp", "execvpe", "execl", "execle", "execlp", "fexecve"] {
+    for form in ["execve", "syscall", "execv", "execvp", "execvpe", "execl", "execle", "execlp", "fexecve"] {
         let run = |fate: &str, options: &str| program("execs.c").args([form, fate]).options(options).run_as_bare();
         let outcome = run("lose", "");
         assert_eq!(outcome.stdout, "1 2 3 4 5 6 7 8 9\n", "{form}");

@@ -20,6 +20,15 @@ static void by_exit(void) { exit(0); }
 static void by__exit(void) { _exit(0); }
 static void by_quick_exit(void) { quick_exit(0); }
 static void by_raw_call(void) { syscall(SYS_exit_group, 0); }
+static void by_past_libc(void) {
+#ifdef __x86_64__
+    long number = SYS_exit_group;
+    __asm__ volatile("syscall" : "+a"(number) : "D"(0L) : "rcx", "r11", "memory");
+#else
+    register long x8 __asm__("x8") = SYS_exit_group, x0 __asm__("x0") = 0;
+    __asm__ volatile("svc 0" : : "r"(x8), "r"(x0) : "memory");
+#endif
+}
 static void by_abort(void) { abort(); }
 static void by_fault(void) { *(volatile int *)8 = 1; }
 static NOINLINE int overflow(volatile char *above) {
@@ -119,6 +128,7 @@ static const ending endings[] = {
     {"_exit", by__exit},
     {"quick_exit", by_quick_exit},
     {"raw_call", by_raw_call},
+    {"past_libc", by_past_libc},
     {"abort", by_abort},
     {"fault", by_fault},
     {"overflow", by_overflow},

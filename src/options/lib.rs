@@ -66,7 +66,7 @@ options! {
         "with sample: once a scan finds lost blocks without a stack, record the stack of every block of their sizes";
     depth: u64 = Type::Number { min: 1, max: 64 }, "64", "frames recorded per stack";
     scan_at_exit: bool = Type::Switch, "1", "scan when the program ends";
-    fatal: bool = Type::Switch, "0",
+    fatal: bool = Type::Switch, "1",
         "scan when a signal ends the program, too (SIGSEGV, SIGTERM and their like), by handlers of ours where it has none";
     signal: u64 = Type::Number { min: 1, max: 64 }, "58",
         "the signal by which `leakscan scan` asks for a scan, and by which threads are stopped where ptrace is refused";

@@ -171,7 +171,10 @@ pub extern "C" fn _Exit(status: i32) {
 /// a damaged heap) do not. A handler of SIGABRT may jump out of it, so that it is not the end for certain.
 #[unsafe(no_mangle)]
 pub extern "C" fn abort() -> ! {
-    trigger::maybe_last();
+    // Where SIGABRT comes to us, that is the end.
+    if !fatal::handles(fatal::SIGABRT) {
+        trigger::maybe_last();
+    }
     real::abort()
 }
 

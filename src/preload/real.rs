@@ -4,6 +4,7 @@
 //! are being resolved, dlsym itself may allocate: that is served by glibc's own `__libc_*`.
 #![allow(unsafe_code)] // calls foreign functions by address
 
+use crate::stop::signal::Action;
 use crate::symbols::Search;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -22,6 +23,9 @@ unsafe extern "C" {
     fn dladdr1(addr: *const c_void, info: *mut c_void, symbol: *mut *const Symbol, flags: c_int) -> c_int;
     fn dlerror() -> *mut c_char;
     fn gnu_get_libc_version() -> *const c_char;
+    fn __sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int;
+    fn bsd_signal(signal: c_int, handler: usize) -> usize;
+    fn gsignal(signal: c_int) -> c_int;
 }
 
 const NEXT: *mut c_void = -1isize as *mut c_void;
@@ -48,7 +52,7 @@ macro_rules! functions {
         fn resolve_all() {
             // Until dlsym has answered, what it allocates itself goes straight to glibc.
             $($($slot.store($initial as *const () as usize, Relaxed);)?)+
-            let (mut found, mut failed) = ([0usize; 64], false);
+            let (mut found, mut failed) = ([0usize; 80], false);
             let search = Search::new();
             for ((_, name), found) in ALL.iter().zip(&mut found) {
                 *found = next(&search, name);
@@ -112,6 +116,11 @@ functions! {
     EXECLP, "execlp";
     FEXECVE, "fexecve";
     MAKECONTEXT, "makecontext";
+    SIGACTION, "sigaction", __sigaction;
+    SIGNAL, "signal", bsd_signal;
+    KILL, "kill", kill_by_kernel;
+    RAISE, "raise", gsignal;
+    SYSCALL, "syscall";
     SBRK, "sbrk", __sbrk;
     MADVISE, "madvise";
     MMAP, "mmap";
@@ -387,6 +396,24 @@ pub fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
 /// `context` is a `ucontext_t` with a stack.
 pub unsafe fn makecontext(context: usize, routine: usize, arguments: c_int) {
     call!(MAKECONTEXT, fn(context: usize, routine: usize, arguments: c_int) -> ())
+}
+/// # Safety
+/// As the C function of that name.
+pub unsafe fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int {
+    call!(SIGACTION, fn(signal: c_int, new: *const Action, old: *mut Action) -> c_int)
+}
+pub fn signal(signal: c_int, handler: usize) -> usize {
+    call!(SIGNAL, fn(signal: c_int, handler: usize) -> usize)
+}
+pub fn raise(signal: c_int) -> c_int {
+    call!(RAISE, fn(signal: c_int) -> c_int)
+}
+pub fn kill(process: c_int, signal: c_int) -> c_int {
+    call!(KILL, fn(process: c_int, signal: c_int) -> c_int)
+}
+extern "C" fn kill_by_kernel(process: c_int, signal: c_int) -> c_int {
+    // SAFETY: the program gave these arguments.
+    by_kernel(unsafe { sys::call(sys::nr::KILL, [process as usize, signal as usize, 0, 0, 0, 0]) }) as c_int
 }
 pub fn underscore_exit(status: c_int) {
     call!(UNDERSCORE_EXIT, fn(status: c_int) -> ())

@@ -57,6 +57,8 @@ pub mod nr {
     pub const GETDENTS64: usize = 61;
     pub const CLOCK_GETTIME: usize = 113;
     pub const EXIT_GROUP: usize = 94;
+    pub const EXECVE: usize = 221;
+    pub const EXECVEAT: usize = 281;
     pub const TGKILL: usize = 131;
     pub const OPENAT: usize = 56;
     pub const NEWFSTATAT: usize = 79;

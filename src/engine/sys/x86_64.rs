@@ -44,6 +44,8 @@ pub mod nr {
     pub const GETPID: usize = 39;
     pub const CLONE: usize = 56;
     pub const EXIT: usize = 60;
+    pub const EXECVE: usize = 59;
+    pub const EXECVEAT: usize = 322;
     pub const WAIT4: usize = 61;
     pub const KILL: usize = 62;
     pub const FTRUNCATE: usize = 77;

@@ -225,9 +225,9 @@ export_open! {
     "dlmopen", DLMOPEN, "w2" => crate::deepbind::opening_apart;
 }
 
-/// What takes any number of arguments: a look ahead, and a jump to the real one.
+/// What takes any number of arguments: a look ahead (unless the instructions in brackets go straight on), and a jump to the real one.
 macro_rules! export_ahead {
-    ($($name:literal, $real:ident => $before:path;)+) => {
+    ($($name:literal, $real:ident, [$($quick:literal),*] => $before:path;)+) => {
         $(const _: () = {
             /// # Safety
             /// As the C function of that name.
@@ -236,6 +236,7 @@ macro_rules! export_ahead {
             unsafe extern "C" fn entry() {
                 naked_asm!(
                     ".cfi_startproc",
+                    $($quick,)*
                     "stp x29, x30, [sp, #-80]!",
                     ".cfi_def_cfa_offset 80", ".cfi_offset 29, -80", ".cfi_offset 30, -72",
                     "mov x29, sp",
@@ -257,15 +258,20 @@ macro_rules! export_ahead {
 }
 
 export_ahead! {
-    "execve", EXECVE => crate::trigger::before_exec_of;
-    "execv", EXECV => crate::trigger::before_exec_of;
-    "execvp", EXECVP => crate::trigger::before_exec;
-    "execvpe", EXECVPE => crate::trigger::before_exec;
-    "execl", EXECL => crate::trigger::before_exec_of;
-    "execle", EXECLE => crate::trigger::before_exec_of;
-    "execlp", EXECLP => crate::trigger::before_exec;
-    "fexecve", FEXECVE => crate::trigger::before_exec;
-    "makecontext", MAKECONTEXT => crate::contexts::making;
+    "execve", EXECVE, [] => crate::trigger::before_exec_of;
+    "execv", EXECV, [] => crate::trigger::before_exec_of;
+    "execvp", EXECVP, [] => crate::trigger::before_exec;
+    "execvpe", EXECVPE, [] => crate::trigger::before_exec;
+    "execl", EXECL, [] => crate::trigger::before_exec_of;
+    "execle", EXECLE, [] => crate::trigger::before_exec_of;
+    "execlp", EXECLP, [] => crate::trigger::before_exec;
+    "fexecve", FEXECVE, [] => crate::trigger::before_exec;
+    "makecontext", MAKECONTEXT, [] => crate::contexts::making;
+    // All calls but exit_group, execve and execveat go straight on.
+    "syscall", SYSCALL, [
+        "adrp x9, {real}", "ldr x9, [x9, :lo12:{real}]", "cbz x9, 2f",
+        "cmp w0, #94", "b.eq 2f", "cmp w0, #221", "b.eq 2f", "cmp w0, #281", "b.eq 2f", "br x9", "2:"
+    ] => crate::fatal::before_call;
 }
 
 /// Operators go by the C++ runtime's.

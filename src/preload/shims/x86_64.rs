@@ -216,9 +216,9 @@ export_open! {
     "dlmopen", DLMOPEN, "edx", "8" => crate::deepbind::opening_apart;
 }
 
-/// What takes any number of arguments: a look ahead, and a jump to the real one.
+/// What takes any number of arguments: a look ahead (unless the instructions in brackets go straight on), and a jump to the real one.
 macro_rules! export_ahead {
-    ($($name:literal, $real:ident => $before:path;)+) => {
+    ($($name:literal, $real:ident, [$($quick:literal),*] => $before:path;)+) => {
         $(const _: () = {
             /// # Safety
             /// As the C function of that name.
@@ -227,6 +227,7 @@ macro_rules! export_ahead {
             unsafe extern "C" fn entry() {
                 naked_asm!(
                     ".cfi_startproc",
+                    $($quick,)*
                     "push rdi", ".cfi_adjust_cfa_offset 8", "push rsi", ".cfi_adjust_cfa_offset 8",
                     "push rdx", ".cfi_adjust_cfa_offset 8", "push rcx", ".cfi_adjust_cfa_offset 8",
                     "push r8", ".cfi_adjust_cfa_offset 8", "push r9", ".cfi_adjust_cfa_offset 8",
@@ -247,15 +248,20 @@ macro_rules! export_ahead {
 }
 
 export_ahead! {
-    "execve", EXECVE => crate::trigger::before_exec_of;
-    "execv", EXECV => crate::trigger::before_exec_of;
-    "execvp", EXECVP => crate::trigger::before_exec;
-    "execvpe", EXECVPE => crate::trigger::before_exec;
-    "execl", EXECL => crate::trigger::before_exec_of;
-    "execle", EXECLE => crate::trigger::before_exec_of;
-    "execlp", EXECLP => crate::trigger::before_exec;
-    "fexecve", FEXECVE => crate::trigger::before_exec;
-    "makecontext", MAKECONTEXT => crate::contexts::making;
+    "execve", EXECVE, [] => crate::trigger::before_exec_of;
+    "execv", EXECV, [] => crate::trigger::before_exec_of;
+    "execvp", EXECVP, [] => crate::trigger::before_exec;
+    "execvpe", EXECVPE, [] => crate::trigger::before_exec;
+    "execl", EXECL, [] => crate::trigger::before_exec_of;
+    "execle", EXECLE, [] => crate::trigger::before_exec_of;
+    "execlp", EXECLP, [] => crate::trigger::before_exec;
+    "fexecve", FEXECVE, [] => crate::trigger::before_exec;
+    "makecontext", MAKECONTEXT, [] => crate::contexts::making;
+    // All calls but exit_group, execve and execveat go straight on.
+    "syscall", SYSCALL, [
+        "mov r11, qword ptr [rip + {real}]", "test r11, r11", "jz 2f",
+        "cmp edi, 231", "je 2f", "cmp edi, 59", "je 2f", "cmp edi, 322", "je 2f", "jmp r11", "2:"
+    ] => crate::fatal::before_call;
 }
 
 /// Operators can do without the C++ runtime's.

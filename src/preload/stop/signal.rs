@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // reads the kernel's signal frame
 
 use super::{Captured, Crew, State, VECTOR, arch, look_at};
+use crate::real;
 use crate::shims::thread_pointer;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{
@@ -24,15 +25,15 @@ const SI_TKILL: i32 = -6;
 
 /// glibc's `struct sigaction` on x86-64 and aarch64.
 #[repr(C)]
-struct Action {
-    handler: usize,
-    mask: [u64; 16],
-    flags: c_int,
-    restorer: usize,
+pub struct Action {
+    pub handler: usize,
+    pub mask: [u64; 16],
+    pub flags: c_int,
+    pub restorer: usize,
 }
 
-unsafe extern "C" {
-    fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int;
+impl Action {
+    pub const DEFAULT: Self = Self { handler: 0, mask: [0; 16], flags: 0, restorer: 0 };
 }
 
 pub const SA_SIGINFO: c_int = 4;
@@ -49,14 +50,16 @@ pub fn init(signal: u64) {
 
 /// Installs a handler, which holds all signals back, where the signal's default action (0), or what else is `at_most`, is in place.
 pub fn install(signal: c_int, handler: usize, flags: c_int, at_most: usize) -> bool {
-    let mut old = Action { handler: 0, mask: [0; 16], flags: 0, restorer: 0 };
+    let mut old = Action::DEFAULT;
     let new = Action { handler, mask: [u64::MAX; 16], flags, restorer: 0 };
     // SAFETY: glibc reads `new` and writes `old`; the handler lives as long as the library.
-    unsafe {
-        sigaction(signal, core::ptr::null(), &raw mut old) == 0
-            && old.handler <= at_most
-            && sigaction(signal, &raw const new, core::ptr::null_mut()) == 0
+    let installed = unsafe { real::sigaction(signal, &raw const new, &raw mut old) } == 0;
+    if installed && old.handler > at_most {
+        // SAFETY: as it was.
+        unsafe { real::sigaction(signal, &raw const old, core::ptr::null_mut()) };
+        return false;
     }
+    installed
 }
 
 /// The signal that is handled; 0: none.
