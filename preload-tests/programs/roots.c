@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <time.h>
@@ -400,6 +401,29 @@ static void in_timer(void) {
     scrub();
 }
 
+static void write_to(int end, int odd) {
+    below(put_hidden);
+    uintptr_t pointer = ~hidden;
+    check(odd == 0 || write(end, "odd", 3) == 3);
+    check(write(end, &pointer, sizeof pointer) == sizeof pointer);
+    *(volatile uintptr_t *)&pointer = 0;
+    scrub();
+}
+static void in_pipe(void) { write_to(never[1], 0); }
+static void in_pipe_behind_odd_bytes(void) { write_to(never[1], 1); }
+static void in_socket(void) {
+    int ends[2];
+    check(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    write_to(ends[1], 1);
+}
+static void read_from_pipe(void) {
+    uintptr_t pointer;
+    write_to(never[1], 0);
+    check(read(never[0], &pointer, sizeof pointer) == sizeof pointer);
+    *(volatile uintptr_t *)&pointer = 0;
+    scrub();
+}
+
 // By way of other blocks, and in other forms
 static void in_block(void) {
     bss = malloc(64);
@@ -512,6 +536,10 @@ static const struct {
     {"sbrk", in_sbrk},
     {"epoll", in_epoll},
     {"timer", in_timer},
+    {"pipe", in_pipe},
+    {"pipe_behind_odd_bytes", in_pipe_behind_odd_bytes},
+    {"socket", in_socket},
+    {"read_from_pipe", read_from_pipe},
     {"block", in_block},
     {"freed_block", in_freed_block},
     {"to_the_middle", to_the_middle},

@@ -212,6 +212,14 @@ fn value_of_a_timer() {
 }
 
 #[test]
+fn bytes_on_their_way_through_a_pipe_or_a_socket() {
+    for place in ["pipe", "pipe_behind_odd_bytes", "socket"] {
+        kept_by("use_kernel", place);
+    }
+    never_kept("read_from_pipe");
+}
+
+#[test]
 fn blocks_keep_blocks_and_freed_ones_do_not() {
     run("block", "").expect_clean();
     never_kept("freed_block");

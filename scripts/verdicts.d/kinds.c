@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <time.h>
 
 static Slot global;
@@ -120,6 +121,14 @@ static void in_pipe(void) {
     check(write(never[1], &value, sizeof value) == sizeof value);
     hidden = *(volatile uintptr_t *)&value = 0;
 }
+static void in_socket(void) {
+    int ends[2];
+    check(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    hide();
+    uintptr_t value = ~hidden;
+    check(write(ends[1], &value, sizeof value) == sizeof value);
+    hidden = *(volatile uintptr_t *)&value = 0;
+}
 // An operation that never ends: its user_data is in the kernel alone once the entry of the queue is used again.
 static NOINLINE void submit(void) {
     struct io_uring_params parameters = {0};
@@ -175,6 +184,7 @@ static const struct choice kinds[] = {
     {"pending_signal", in_pending_signal},
     {"alternate_stack", alternate_stack},
     {"pipe", in_pipe},
+    {"socket", in_socket},
     {"io_uring", in_io_uring},
     {"on_exit", in_on_exit},
     {"cxa_atexit", in_cxa_atexit},

@@ -59,6 +59,11 @@ pub mod nr {
     pub const EXIT_GROUP: usize = 94;
     pub const EXECVE: usize = 221;
     pub const EXECVEAT: usize = 281;
+    pub const PIPE2: usize = 59;
+    pub const TEE: usize = 77;
+    pub const FCNTL: usize = 25;
+    pub const RECVFROM: usize = 207;
+    pub const GETSOCKOPT: usize = 209;
     pub const TGKILL: usize = 131;
     pub const OPENAT: usize = 56;
     pub const NEWFSTATAT: usize = 79;

@@ -46,6 +46,11 @@ pub mod nr {
     pub const EXIT: usize = 60;
     pub const EXECVE: usize = 59;
     pub const EXECVEAT: usize = 322;
+    pub const PIPE2: usize = 293;
+    pub const TEE: usize = 276;
+    pub const FCNTL: usize = 72;
+    pub const RECVFROM: usize = 45;
+    pub const GETSOCKOPT: usize = 55;
     pub const WAIT4: usize = 61;
     pub const KILL: usize = 62;
     pub const FTRUNCATE: usize = 77;
