@@ -1,6 +1,8 @@
 // A recycled block that is not written yet holds a stale pointer to a lost one; and frees, of which some may be left out.
 #include "test.h"
 #include <malloc.h>
+#include <stdint.h>
+#include <sys/mman.h>
 
 // Larger than what threads keep freed blocks of: realloc does not look there.
 struct box {
@@ -8,13 +10,14 @@ struct box {
     void *held;
     char rest[3000];
 };
+static size_t size = sizeof(struct box);
 static struct box *volatile kept;
 static void *volatile guard;
 static void *volatile blocks[1000];
 
 static NOINLINE void recycle(struct box *(*again)(struct box *)) {
-    struct box *first = malloc(sizeof *first);
-    memset(first, 0, sizeof *first);
+    struct box *first = malloc(size);
+    memset(first, 0, size);
     first->held = memset(malloc(1337), 0, 1337);
     struct box *second = malloc(16);
     guard = malloc(16);
@@ -25,21 +28,34 @@ static NOINLINE void recycle(struct box *(*again)(struct box *)) {
 }
 static struct box *by_malloc(struct box *block) {
     free(block);
-    return malloc(sizeof(struct box));
+    return malloc(size);
 }
 static struct box *by_calloc(struct box *block) {
     free(block);
-    return calloc(1, sizeof(struct box));
+    return calloc(1, size);
 }
-static struct box *by_realloc(struct box *block) { return realloc(block, sizeof(struct box)); }
+static struct box *by_realloc(struct box *block) { return realloc(block, size); }
 static struct box *by_memalign(struct box *block) {
     free(block);
-    return memalign(16, sizeof(struct box));
+    return memalign(16, size);
 }
 static void malloced(void) { recycle(by_malloc); }
 static void calloced(void) { recycle(by_calloc); }
 static void realloced(void) { recycle(by_realloc); }
 static void aligned(void) { recycle(by_memalign); }
+
+// Memory where there was no block before stays as the kernel gives it: not there until it is written.
+static void untouched(void) {
+    int inside = 0, resident = 0;
+    for (int i = 0; i < 200; i++) {
+        uintptr_t start = (uintptr_t)malloc(8000), page = (start + 4095) & ~4095ul;
+        unsigned char there;
+        if (page + 4096 > start + 8000) continue;
+        check(mincore((void *)page, 4096, &there) == 0);
+        inside++, resident += there & 1;
+    }
+    check(inside > 100 && resident < 5);
+}
 
 // 1,000 blocks, one of which a global goes on pointing to.
 static void many(void) {
@@ -51,11 +67,13 @@ static void many(void) {
 }
 
 int main(int count, char **words) {
-    check(count == 2);
+    check(count == 2 || count == 3);
+    if (count == 3) size = atoi(words[2]);
     if (is(words[1], "malloc")) below(malloced);
     if (is(words[1], "calloc")) below(calloced);
     if (is(words[1], "realloc")) below(realloced);
     if (is(words[1], "memalign")) below(aligned);
     if (is(words[1], "many")) below(many);
+    if (is(words[1], "untouched")) untouched();
     return 0;
 }

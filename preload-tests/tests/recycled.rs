@@ -1,4 +1,5 @@
-//! Recycled memory: `zero=1` clears it. Frees left out on purpose: `forget=N` counts how many of these leaks are found.
+//! Recycled memory: cleared where blocks are partly written at most (`zero=used`), or everywhere (`zero=1`). Frees left out on purpose:
+//! `forget=N` counts how many of these leaks are found.
 
 use harness::{Outcome, program};
 
@@ -12,14 +13,39 @@ fn unseen(outcome: &Outcome) -> Vec<(String, u64)> {
 }
 
 #[test]
-fn a_stale_pointer_in_a_recycled_block_keeps_nothing_if_blocks_are_cleared() {
-    for how in ["malloc", "realloc", "memalign"] {
-        run(how, "").expect_clean();
-        run(how, "zero=1").expect_leaks(1, 1337);
+fn a_stale_pointer_in_a_recycled_block_keeps_nothing() {
+    for (how, allocator) in
+        [("malloc", "own"), ("realloc", "own"), ("memalign", "own"), ("malloc", "bundled"), ("realloc", "bundled")]
+    {
+        let zero = |zero: &str| run(how, &format!("zero={zero}:allocator={allocator}"));
+        zero("used").expect_leaks(1, 1337);
+        zero("1").expect_leaks(1, 1337);
+        zero("0").expect_clean();
     }
-    for options in ["", "zero=1"] {
+    for options in ["", "sample=512k", "sample=1"] {
+        run("malloc", options).expect_leaks(1, 1337);
+    }
+    for options in ["zero=0", "", "zero=1"] {
         run("calloc", options).expect_leaks(1, 1337);
     }
+}
+
+#[test]
+fn small_and_large_blocks_are_cleared_where_all_are() {
+    for size in ["128", "8200"] {
+        let sized = |options: &str| program("recycled.c").args(["malloc", size]).options(options).run();
+        sized("").expect_clean();
+        sized("zero=1").expect_leaks(1, 1337);
+    }
+    for size in ["129", "8192"] {
+        program("recycled.c").args(["malloc", size]).run().expect_leaks(1, 1337);
+    }
+}
+
+#[test]
+fn memory_that_was_never_used_is_not_touched() {
+    run("untouched", "").ok();
+    assert_eq!(run("untouched", "zero=1").status.code(), Some(97), "what the test looks at does tell");
 }
 
 #[test]

@@ -80,8 +80,8 @@ options! {
         "1: RTLD_DEEPBIND stays as the program gives it to dlopen; 0: taken out, so that such a library's blocks are seen";
     allocator: str = Type::Choice(&["own", "bundled"]), "own",
         "`own`: the program's allocator; `bundled`: a heap of ours for small blocks, which is faster";
-    zero: bool = Type::Switch, "0",
-        "clear each new block, so that no stale pointer in it keeps another one";
+    zero: str = Type::Choice(&["0", "used", "1"]), "used",
+        "clear new blocks, so that no stale pointer in them keeps a lost one: `used`: those of 129 bytes to 8 KiB where there were blocks before; `1`: all; `0`: none";
     use_globals: bool = Type::Switch, "1", "roots: data of the program and its libraries";
     use_stacks: bool = Type::Switch, "1", "roots: thread stacks";
     use_registers: bool = Type::Switch, "1", "roots: registers, vector registers included";

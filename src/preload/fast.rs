@@ -118,7 +118,12 @@ extern "C" fn malloc<const WAY: u8>(size: usize, sp: usize, fp: usize, family: u
     let new = New { addr, size, usable, family, stack, chosen: Chosen::No };
     // SAFETY: the ways are opened after tracking has begun, with the map's root; over the bundled allocator spare bytes are ours.
     let entered = unsafe {
-        if WAY & BUNDLED != 0 { TRACKER.on_alloc_ready::<true>(new) } else { TRACKER.on_alloc_ready::<false>(new) }
+        let clear = state::CLEAR.load(Relaxed);
+        if WAY & BUNDLED != 0 {
+            TRACKER.on_alloc_ready::<true>(new, clear)
+        } else {
+            TRACKER.on_alloc_ready::<false>(new, clear)
+        }
     };
     if entered { addr } else { enter(addr, size, family, stack) }
 }

@@ -8,7 +8,7 @@ use crate::{bundled, contexts, forget, misuse, real, state, tls, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::record::live_map::{Cell, Family, SLACK_ELSEWHERE};
-use leakscan_engine::record::{Chosen, New, TRAILER};
+use leakscan_engine::record::{Chosen, New, SELDOM_PARTLY_WRITTEN, TRAILER};
 use leakscan_engine::unwind::Start;
 use leakscan_engine::unwind::memo::{Ids, Memo};
 use leakscan_engine::unwind::walk::Trace;
@@ -64,13 +64,20 @@ pub fn chunk_size(addr: usize) -> usize {
     (header & !7) - 8 - (header & 2) * 4
 }
 
-/// Clears what is new of a block, if that is wanted: from `old` usable bytes on.
+/// Clears what is new of a block of `size` bytes, as far as that is wanted: from `old` bytes on.
 #[inline(always)]
-fn fresh(addr: usize, old: usize) -> usize {
-    if state::ZERO.load(Relaxed) && addr != 0 {
-        let len = usable(addr).saturating_sub(old);
+fn fresh(addr: usize, old: usize, size: usize) -> usize {
+    let limit = state::CLEAR.load(Relaxed);
+    if addr != 0 && (state::ZERO.load(Relaxed) || size > SELDOM_PARTLY_WRITTEN && size <= limit) && size > old {
+        let end = if state::ZERO.load(Relaxed) {
+            usable(addr)
+        } else if old != 0 || TRACKER.live.was_used(addr) {
+            size
+        } else {
+            old
+        };
         // SAFETY: the block has just been handed out, and nobody else knows its new part yet.
-        unsafe { ((addr + old) as *mut u8).write_bytes(0, len) };
+        unsafe { ((addr + old) as *mut u8).write_bytes(0, end.saturating_sub(old)) };
     }
     addr
 }
@@ -229,7 +236,7 @@ fn intern<const N: usize>(ids: &Ids<N>, trace: &Trace) -> Option<StackId> {
 
 #[inline(never)]
 pub extern "C" fn malloc(size: usize, sp: usize, fp: usize, family: u32) -> usize {
-    born(fresh(real::malloc(request(size)), 0), size, Caller { sp, fp, family: Family::of(family) })
+    born(fresh(real::malloc(request(size)), 0, size), size, Caller { sp, fp, family: Family::of(family) })
 }
 
 pub extern "C" fn calloc(count: usize, size: usize, sp: usize, fp: usize) -> usize {
@@ -267,13 +274,13 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     if contexts::exist() {
         forget_contexts(old);
     }
-    let before = if state::ZERO.load(Relaxed) { usable(old) } else { 0 };
+    let before = if state::ZERO.load(Relaxed) || size <= state::CLEAR.load(Relaxed) { usable(old) } else { 0 };
     TRACKER.live.take(old);
     let new = if size == 0 { real::realloc(old, 0) } else { real::realloc(old, request(size)) };
     if new == 0 && size != 0 {
         TRACKER.live.set(old, cell);
     }
-    born(fresh(new, before), size, Caller::of_malloc(sp, fp));
+    born(fresh(new, before, size), size, Caller::of_malloc(sp, fp));
     if let Some(moving) = moving {
         moving.addr.store(0, Relaxed);
     }
@@ -409,25 +416,25 @@ pub unsafe extern "C" fn posix_memalign(out: *mut usize, align: usize, size: usi
     let result = real::posix_memalign(out, align, request(size));
     if result == 0 {
         // SAFETY: posix_memalign has just written the block's address there.
-        born(fresh(unsafe { *out }, 0), size, Caller::of_malloc(sp, fp));
+        born(fresh(unsafe { *out }, 0, size), size, Caller::of_malloc(sp, fp));
     }
     result
 }
 
 pub extern "C" fn aligned_alloc(align: usize, size: usize, sp: usize, fp: usize) -> usize {
-    born(fresh(real::aligned_alloc(align, request_aligned(align, size)), 0), size, Caller::of_malloc(sp, fp))
+    born(fresh(real::aligned_alloc(align, request_aligned(align, size)), 0, size), size, Caller::of_malloc(sp, fp))
 }
 
 pub extern "C" fn memalign(align: usize, size: usize, sp: usize, fp: usize) -> usize {
-    born(fresh(real::memalign(align, request(size)), 0), size, Caller::of_malloc(sp, fp))
+    born(fresh(real::memalign(align, request(size)), 0, size), size, Caller::of_malloc(sp, fp))
 }
 
 pub extern "C" fn valloc(size: usize, sp: usize, fp: usize) -> usize {
-    born(fresh(real::valloc(request(size)), 0), size, Caller::of_malloc(sp, fp))
+    born(fresh(real::valloc(request(size)), 0, size), size, Caller::of_malloc(sp, fp))
 }
 
 pub extern "C" fn pvalloc(size: usize, sp: usize, fp: usize) -> usize {
-    born(fresh(real::pvalloc(request(size)), 0), size, Caller::of_malloc(sp, fp))
+    born(fresh(real::pvalloc(request(size)), 0, size), size, Caller::of_malloc(sp, fp))
 }
 
 /// An operator new or delete (`what` as in [`tls::Note`]) has been called; the real one is entered next, at the same stack

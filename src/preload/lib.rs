@@ -82,7 +82,8 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
     }
     state::SAMPLE.store(options.sample, Relaxed);
     state::DEPTH.store(options.depth as u32, Relaxed);
-    state::ZERO.store(options.zero, Relaxed);
+    state::ZERO.store(options.zero == "1", Relaxed);
+    state::CLEAR.store(if options.zero == "used" { 8 << 10 } else { 0 }, Relaxed);
     if options.forget != 0 {
         forget::init();
         state::FORGET.store(options.forget, Relaxed);

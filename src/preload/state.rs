@@ -1,7 +1,7 @@
 //! The process's one tracker, and the settings that the hot path reads.
 
 use core::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 use leakscan_engine::record::Tracker;
 use leakscan_engine::record::wanted::Wanted;
@@ -16,8 +16,10 @@ pub static SAMPLE: AtomicU64 = AtomicU64::new(0);
 pub static WANTED: Wanted = Wanted::new();
 pub static DEPTH: AtomicU32 = AtomicU32::new(64);
 pub static UNWIND_CHECK: AtomicU64 = AtomicU64::new(0);
-/// Clear new blocks (`zero=1`).
+/// Clear all new blocks (`zero=1`).
 pub static ZERO: AtomicBool = AtomicBool::new(false);
+/// Otherwise, clear new blocks of so many bytes at most where there were blocks before (`zero=used`); 0: none.
+pub static CLEAR: AtomicUsize = AtomicUsize::new(0);
 /// Leave every Nth free out (`forget=N`); 0: none.
 pub static FORGET: AtomicU64 = AtomicU64::new(0);
 /// The blocks are not glibc's: chunk headers are not ours to read.

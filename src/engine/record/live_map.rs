@@ -100,6 +100,25 @@ const ROOT_SLOTS: usize = 1 << (sys::USER_BITS - LEAF_SHIFT);
 const LEAF_BYTES: usize = LEAF_CELLS * 2 + 32;
 const LINK: usize = LEAF_BYTES - 16;
 
+/// Where the cell of a new block is to stand.
+pub struct Place(*mut u32);
+
+impl Place {
+    #[inline(always)]
+    pub fn set(&self, cell: Cell) {
+        // SAFETY: it lies in the leaf's LEAF_BYTES; the two half cells belong to the block, which is 32 bytes at least and the caller's own,
+        // so no other thread writes them.
+        unsafe { self.0.write_unaligned(cell.0) };
+    }
+
+    /// Whether a block has begun here before, or 16 bytes before or behind: what is left of its cell stays.
+    #[inline(always)]
+    pub fn was_used(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { self.0.read_unaligned() != 0 }
+    }
+}
+
 /// The map. Leaves are made on the first block in their span and stay.
 pub struct LiveMap {
     /// Address of the root array: one leaf address per [`LEAF_SPAN`].
@@ -221,18 +240,34 @@ impl LiveMap {
     /// As [`Self::set`], where there has been a block nearby. `false` if not: then nothing has been done.
     ///
     /// # Safety
-    /// [`Self::init`] has succeeded, and `addr` is a block's in user space.
+    /// As for [`Self::place_ready`].
     #[inline(always)]
     pub unsafe fn set_ready(&self, addr: usize, cell: Cell) -> bool {
         // SAFETY: by this function's own contract.
-        let leaf = unsafe { self.leaf_ready(addr) };
-        if leaf == 0 {
-            return false;
+        let place = unsafe { self.place_ready(addr) };
+        if let Some(place) = &place {
+            place.set(cell);
         }
-        // SAFETY: it lies in the leaf's LEAF_BYTES; the two half cells belong to the block at `addr`, which is 32 bytes at least and the
-        // caller's own, so no other thread writes them.
-        unsafe { ((leaf + addr / 16 % LEAF_CELLS * 2) as *mut u32).write_unaligned(cell.0) };
-        true
+        place.is_some()
+    }
+
+    /// The place of a new block's cell, where there has been a block nearby.
+    ///
+    /// # Safety
+    /// [`Self::init`] has succeeded, and `addr` is that of a block in user space which is the caller's own.
+    #[inline(always)]
+    pub unsafe fn place_ready(&self, addr: usize) -> Option<Place> {
+        // SAFETY: by this function's own contract.
+        let leaf = unsafe { self.leaf_ready(addr) };
+        (leaf != 0).then(|| Place((leaf + addr / 16 % LEAF_CELLS * 2) as *mut u32))
+    }
+
+    /// Whether a block has begun near the new one at `addr` before, so that its bytes may be what that one held.
+    pub fn was_used(&self, addr: usize) -> bool {
+        // SAFETY: the root is mapped, and the block is the caller's.
+        self.root.load(Ordering::Relaxed) != 0
+            && addr >> sys::USER_BITS == 0
+            && unsafe { self.place_ready(addr) }.is_some_and(|place| place.was_used())
     }
 
     /// # Safety

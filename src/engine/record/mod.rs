@@ -34,6 +34,8 @@ pub struct Tracker {
     pub spare_is_ours: AtomicBool,
 }
 
+/// Smaller blocks are one thing each, most of which is written at once.
+pub const SELDOM_PARTLY_WRITTEN: usize = 128;
 /// Bytes that a size takes in a block's spare ones.
 pub const TRAILER: usize = 4;
 
@@ -93,12 +95,19 @@ impl Tracker {
     }
 
     /// The same in fewer instructions, for a block that was not chosen, and of which all fits in its cell (or, if `SPARE` says that its
-    /// spare bytes are ours, there). `false` if it does not: then nothing has been done.
+    /// spare bytes are ours, there). `false` if it does not: then it is not entered. A block of `clear_up_to` bytes at most is cleared
+    /// where there was one before.
     ///
     /// # Safety
     /// As for [`LiveMap::set_ready`]; `SPARE` only where [`Self::spare_is_ours`].
     #[inline(always)]
-    pub unsafe fn on_alloc_ready<const SPARE: bool>(&self, new: New) -> bool {
+    pub unsafe fn on_alloc_ready<const SPARE: bool>(&self, new: New, clear_up_to: usize) -> bool {
+        // SAFETY: by this function's own contract.
+        let Some(place) = (unsafe { self.live.place_ready(new.addr) }) else { return false };
+        if new.size > SELDOM_PARTLY_WRITTEN && new.size <= clear_up_to && place.was_used() {
+            // SAFETY: the block is new, and the caller's.
+            unsafe { (new.addr as *mut u8).write_bytes(0, new.size) };
+        }
         let slack = new.usable.wrapping_sub(new.size);
         if slack >= SLACK_ELSEWHERE as usize {
             if !SPARE || new.size > u32::MAX as usize {
@@ -108,9 +117,8 @@ impl Tracker {
             unsafe { trailer(new.addr, new.usable).write_unaligned(new.size as u32) };
         }
         let slack = slack.min(SLACK_ELSEWHERE as usize) as u32;
-        let cell = Cell::new(new.family, self.epoch.load(Relaxed), slack, new.stack);
-        // SAFETY: by this function's own contract.
-        unsafe { self.live.set_ready(new.addr, cell) }
+        place.set(Cell::new(new.family, self.epoch.load(Relaxed), slack, new.stack));
+        true
     }
 
     /// What has no room in a cell. A block that was chosen has a record, so that those are found again.
