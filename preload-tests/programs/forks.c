@@ -7,9 +7,70 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 extern char **environ;
+
+// libc waits for a stream's lock in fork, whose holder allocates.
+static ssize_t allocating_write(void *_, const char *bytes, size_t length) {
+    (void)_, (void)bytes;
+    void *blocks[100];
+    for (int i = 0; i < 100; i++) blocks[i] = malloc(4000);
+    for (int i = 0; i < 100; i++) free(blocks[i]);
+    return length;
+}
+static volatile int flushed_enough;
+static void *flushing_thread(void *_) {
+    cookie_io_functions_t functions = {.write = allocating_write};
+    FILE *stream = fopencookie(0, "w", functions);
+    while (!flushed_enough) {
+        fputs("x", stream);
+        fflush(0);
+    }
+    fclose(stream);
+    return _;
+}
+static void flushing(void) {
+    pthread_t thread;
+    pthread_create(&thread, 0, flushing_thread, 0);
+    for (int i = 0; i < 500; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(20);
+            for (int n = 0; n < 300; n++) free(malloc((size_t)n * 13));
+            _exit(0);
+        }
+        int status = 0;
+        check(waitpid(child, &status, 0) == child && status == 0);
+    }
+    flushed_enough = 1;
+    pthread_join(thread, 0);
+}
+
+// A signal handler that forks, in the midst of malloc and free.
+static volatile int forked;
+static void forking_handler(int _) {
+    (void)_;
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    waitpid(child, 0, 0);
+    forked++;
+}
+static void forking(void) {
+    struct itimerval each = {{0, 2000}, {0, 2000}}, none = {{0, 0}, {0, 0}};
+    void *blocks[5000] = {0};
+    signal(SIGALRM, forking_handler);
+    setitimer(ITIMER_REAL, &each, 0);
+    for (unsigned number = 1; forked < 100;) {
+        number = number * 1103515245 + 12345;
+        void **block = &blocks[(number >> 8) % 5000];
+        free(*block);
+        *block = malloc(3000 + (number >> 20) % 1000);
+    }
+    setitimer(ITIMER_REAL, &none, 0);
+    for (int i = 0; i < 5000; i++) free(blocks[i]);
+}
 static NOINLINE void lose_in_child(void) { memset(malloc(203), 0, 203); }
 static NOINLINE void lose_in_parent(void) { memset(malloc(1337), 0, 1337); }
 
@@ -49,7 +110,7 @@ static void storm(int children, const char *how) {
             for (int i = 0; i < 3000; i++) free(malloc((size_t)i % 2000));
             if (is(how, "scan")) LEAKSCAN_SCAN();
             if (is(how, "exit")) exit(0);
-            // Past every handler: nothing is scanned.
+            // No handler of the program's runs.
             if (is(how, "sudden")) syscall(SYS_exit_group, 0);
             _exit(0);
         }
@@ -171,6 +232,10 @@ int main(int count, char **words) {
             exit(0);
         }
         await(child);
+    } else if (is(how, "flushing")) {
+        flushing();
+    } else if (is(how, "forking")) {
+        forking();
     } else if (is(how, "storm")) {
         storm(atoi(words[2]), words[3]);
     } else if (is(how, "lose")) {

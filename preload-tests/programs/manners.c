@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -51,6 +52,19 @@ static void descriptors(void) {
     int next = open("/dev/null", O_RDONLY);
     printf("next %d\n", next);
     close(next);
+}
+
+// Bytes and errors that wait in sockets are the program's.
+static void sockets(void) {
+    int marked[2], broken[2], zero = 0;
+    char bytes[8] = "";
+    check(socketpair(AF_UNIX, SOCK_STREAM, 0, marked) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, broken) == 0);
+    check(setsockopt(marked[1], SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof zero) == 0);
+    check(write(marked[0], "hello", 5) == 5 && write(broken[0], "x", 1) == 1 && close(broken[1]) == 0);
+    scans();
+    printf("peeked %zd\n", recv(marked[1], bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT));
+    printf("read %zd", read(broken[0], bytes, sizeof bytes));
+    printf(" %d\n", errno);
 }
 
 static void signals(void) {
@@ -117,6 +131,7 @@ int main(int count, char **words) {
     if (is(words[1], "children")) sigaction(SIGCHLD, &action, 0);
     scans();
     if (is(words[1], "descriptors")) descriptors();
+    if (is(words[1], "sockets")) sockets();
     if (is(words[1], "signals")) signals();
     if (is(words[1], "children")) children();
     if (is(words[1], "more")) limits_and_more();

@@ -44,6 +44,23 @@ static void calloced(void) { recycle(by_calloc); }
 static void realloced(void) { recycle(by_realloc); }
 static void aligned(void) { recycle(by_memalign); }
 
+// What a block holds stays with it, however it grows and shrinks, among blocks that come and go.
+static void growing(void) {
+    for (int round = 0; round < 200; round++) {
+        size_t length = 100 + round % 50, now = length;
+        char *block = memset(malloc(length), 'a', length);
+        for (size_t next = 40; next < 20000; next += next / 3) {
+            void *other = memset(malloc(next), 'b', next);
+            block = realloc(block, next);
+            now = next < now ? next : now;
+            for (size_t i = 0; i < now; i++) check(block[i] == 'a');
+            memset(block, 'a', now = next);
+            free(other);
+        }
+        free(block);
+    }
+}
+
 // Memory where there was no block before stays as the kernel gives it: not there until it is written.
 static void untouched(void) {
     int inside = 0, resident = 0;
@@ -75,5 +92,6 @@ int main(int count, char **words) {
     if (is(words[1], "memalign")) below(aligned);
     if (is(words[1], "many")) below(many);
     if (is(words[1], "untouched")) untouched();
+    if (is(words[1], "growing")) growing();
     return 0;
 }

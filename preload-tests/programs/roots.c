@@ -411,6 +411,10 @@ static void write_to(int end, int odd) {
 }
 static void in_pipe(void) { write_to(never[1], 0); }
 static void in_pipe_behind_odd_bytes(void) { write_to(never[1], 1); }
+static void in_named_pipe(void) {
+    check(mkfifo("named", 0600) == 0);
+    write_to(open("named", O_RDWR), 1);
+}
 static void in_socket(void) {
     int ends[2];
     check(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
@@ -538,6 +542,7 @@ static const struct {
     {"timer", in_timer},
     {"pipe", in_pipe},
     {"pipe_behind_odd_bytes", in_pipe_behind_odd_bytes},
+    {"named_pipe", in_named_pipe},
     {"socket", in_socket},
     {"read_from_pipe", read_from_pipe},
     {"block", in_block},

@@ -1,6 +1,7 @@
 //! The last scan: made once, whichever way the program ends by itself; and what stays when it is ended.
 
 use harness::{Outcome, program};
+use std::os::unix::process::ExitStatusExt;
 
 fn end(by: &str, options: &str) -> Outcome {
     program("endings.c").arg(by).options(options).run_as_bare()
@@ -84,9 +85,12 @@ fn earlier_scans_outlast_a_sudden_end() {
 /// A signal that ends the program is told first; the program ends as it would, and sees no handler of ours.
 #[test]
 fn a_signal_ends_it_after_a_scan() {
-    for by in ["segv", "fault", "term", "assert", "trap", "alarm", "pipe", "chained", "default_again"] {
+    for by in ["segv", "fault", "term", "assert", "trap", "alarm", "pipe", "chained", "default_again", "system_v"] {
         scanned_once_at_the_end(by);
     }
+    // Our handler, called by the program.
+    let outcome = program("endings.c").arg("called").run();
+    assert_eq!((outcome.status.signal(), outcome.report().triggers()), (Some(15), vec!["exit"]), "{outcome:?}");
     // A thread's fault, with what another thread keeps.
     let report = end("thread_fault", "").report();
     assert_eq!((report.triggers(), report.total()), (vec!["exit"], (1, 1337)), "{report:?}");

@@ -95,9 +95,19 @@ fn a_daemon_reports_when_it_ends() {
 #[test]
 fn forks_of_a_program_whose_threads_allocate_do_not_hang() {
     for (children, how) in [("300", "sudden"), ("10", "exit"), ("10", "scan")] {
-        for options in ["", "sample=1000:stop=signal"] {
+        for options in ["", "sample=1000:stop=signal", "allocator=bundled"] {
             let app = program("forks.c").args(["storm", children, how]).options(options);
             app.run().expect_clean();
+        }
+    }
+}
+
+/// While another thread holds a lock of libc's that fork waits for, and allocates; and in a signal handler that has interrupted malloc.
+#[test]
+fn forks_do_not_wait_for_who_waits_for_them() {
+    for how in ["flushing", "forking"] {
+        for options in ["scan_at_exit=0", "scan_at_exit=0:allocator=bundled"] {
+            program("forks.c").arg(how).options(options).run().ok();
         }
     }
 }

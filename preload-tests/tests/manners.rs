@@ -16,6 +16,11 @@ fn descriptors() {
 }
 
 #[test]
+fn bytes_and_errors_in_sockets() {
+    same("sockets");
+}
+
+#[test]
 fn signal_handlers_and_masks() {
     same("signals");
 }

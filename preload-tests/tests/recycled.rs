@@ -1,7 +1,7 @@
 //! Recycled memory: cleared where blocks are partly written at most (`zero=used`), or everywhere (`zero=1`). Frees left out on purpose:
 //! `forget=N` counts how many of these leaks are found.
 
-use harness::{Outcome, program};
+use harness::{Outcome, program, source};
 
 fn run(what: &str, options: &str) -> Outcome {
     program("recycled.c").arg(what).options(options).run()
@@ -39,6 +39,15 @@ fn small_and_large_blocks_are_cleared_where_all_are() {
     }
     for size in ["129", "8192"] {
         program("recycled.c").args(["malloc", size]).run().expect_leaks(1, 1337);
+    }
+}
+
+#[test]
+fn what_a_block_holds_is_kept() {
+    for options in ["zero=used", "zero=1", "zero=used:sample=512k", "allocator=bundled"] {
+        run("growing", options).expect_clean();
+        // An allocator that does not say how much of a block is new.
+        program("recycled.c").arg("growing").preload_after(source("untold.c")).options(options).run().ok();
     }
 }
 

@@ -213,7 +213,7 @@ fn value_of_a_timer() {
 
 #[test]
 fn bytes_on_their_way_through_a_pipe_or_a_socket() {
-    for place in ["pipe", "pipe_behind_odd_bytes", "socket"] {
+    for place in ["pipe", "pipe_behind_odd_bytes", "named_pipe", "socket"] {
         kept_by("use_kernel", place);
     }
     never_kept("read_from_pipe");

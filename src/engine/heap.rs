@@ -18,13 +18,15 @@ use lock_api::RawMutex;
 
 /// The largest blocks that come from here, in bytes.
 pub const LARGEST: usize = 4096;
+/// The smallest: 16 bytes are too few, as a block owns two cells of the live map.
+pub const SMALLEST: usize = 32;
 const SLAB_SHIFT: u32 = 16;
 const SLAB: usize = 1 << SLAB_SHIFT;
-/// Bytes of the classes' blocks, whose 0 is of none: every 16 bytes up to 256 (16 itself is not there: a block owns two cells of the live
-/// map), from there eight to a doubling.
+/// Bytes of the classes' blocks, whose 0 is of none: every 16 bytes from [`SMALLEST`] up to 256, from there eight to a
+/// doubling.
 const SIZES: [usize; CLASSES] = {
     let mut table = [0; CLASSES];
-    let (mut class, mut size) = (1, 32);
+    let (mut class, mut size) = (1, SMALLEST);
     while size <= LARGEST {
         table[class] = size;
         class += 1;
@@ -73,14 +75,12 @@ const KEPT: usize = 256;
 #[repr(C)]
 struct Slab {
     /// A bit for each block: it is free.
-    free: [u64; SLAB / SIZES[1] / 64],
+    free: [u64; SLAB / SMALLEST / 64],
     /// Free blocks.
     left: usize,
-    /// Of an empty one: it has its memory still.
-    kept: bool,
 }
 
-// SAFETY: integers, and a `false`.
+// SAFETY: integers.
 unsafe impl Zeroed for Slab {}
 
 /// A set of slabs, whose lowest is found by one word of each level (and some at the top).
@@ -101,6 +101,11 @@ impl Set {
             (words, below, at) = (words.div_ceil(64), below + words, at + 1);
         }
         (words, below)
+    }
+
+    const fn words_in_all(len: usize) -> usize {
+        let (top, below) = Self::level(len, LEVELS - 1);
+        top + below
     }
 
     fn word(&mut self, level: usize, at: usize) -> &mut u64 {
@@ -144,15 +149,20 @@ impl Set {
 
 /// The slabs of no class.
 struct Pool {
+    /// Those that were in use and have their memory still, and those that have given it back.
+    kept: Set,
     empty: Set,
-    /// Of the empty ones, those that have their memory still.
-    kept: usize,
+    kept_count: usize,
     in_use: usize,
     /// Slabs that were ever in use, and those that can be read; the others lie behind.
     used: usize,
     open: usize,
-    /// All.
+    /// All; 0: none is to be had.
     count: usize,
+}
+
+impl Pool {
+    const NONE: Self = Self { kept: Set::NONE, empty: Set::NONE, kept_count: 0, in_use: 0, used: 0, open: 0, count: 0 };
 }
 
 /// The heap. One per process.
@@ -200,14 +210,13 @@ impl Default for Heap {
 
 impl Heap {
     pub const fn new() -> Self {
-        let pool = Pool { empty: Set::NONE, kept: 0, in_use: 0, used: 0, open: 0, count: 0 };
         Self {
             base: AtomicUsize::new(0),
             span: AtomicUsize::new(0),
             classes: AtomicUsize::new(0),
             slabs: AtomicUsize::new(0),
             central: [const { Lock::from_raw(RawFutex::INIT, Set::NONE) }; CLASSES],
-            pool: Lock::from_raw(RawFutex::INIT, pool),
+            pool: Lock::from_raw(RawFutex::INIT, Pool::NONE),
         }
     }
 
@@ -226,14 +235,13 @@ impl Heap {
 
     fn lay_out(&self, base: usize, count: usize) -> bool {
         let len = count.div_ceil(64);
-        let (top, below) = Set::level(len, LEVELS - 1);
-        let words = top + below;
-        let Some(sets) = arena::zeroed::<u64>(words * CLASSES) else { return false };
+        let words = Set::words_in_all(len);
+        let Some(sets) = arena::zeroed::<u64>(words * (CLASSES + 1)) else { return false };
         let Some(classes) = arena::zeroed::<u8>(count) else { return false };
         let Some(slabs) = arena::zeroed::<Slab>(count) else { return false };
         let first = sets.as_mut_ptr() as usize;
         let set = |at: usize| Set { words: first + at * words * size_of::<u64>(), len };
-        *self.pool.lock() = Pool { empty: set(0), kept: 0, in_use: 0, used: 0, open: 0, count };
+        *self.pool.lock() = Pool { kept: set(CLASSES), empty: set(0), count, ..Pool::NONE };
         self.central.iter().enumerate().skip(1).for_each(|(class, central)| *central.lock() = set(class));
         self.classes.store(classes.as_mut_ptr() as usize, Relaxed);
         self.slabs.store(slabs.as_mut_ptr() as usize, Relaxed);
@@ -340,7 +348,8 @@ impl Heap {
         let wanted = usize::from(MOST[class].div_ceil(2));
         let mut got = 0;
         let mut slabs = self.central[class].lock();
-        while got < wanted
+        while slabs.words != 0
+            && got < wanted
             && let Some(slab) = slabs.lowest().or_else(|| self.new_slab(class, &mut slabs))
         {
             let books = self.books(slab);
@@ -380,6 +389,8 @@ impl Heap {
         }
         let blocks = &cache.blocks[class];
         let left = usize::from(cache.counts[class].get()) - count;
+        // A signal handler finds none meanwhile: what is at the end would be its, and this thread's again.
+        cache.counts[class].set(0);
         self.put_back(class, blocks[..count].iter().map(|unit| unit.get() as usize));
         (0..left).for_each(|at| blocks[at].set(blocks[count + at].get()));
         cache.counts[class].set(left as u16);
@@ -389,6 +400,9 @@ impl Heap {
 
     fn put_back(&self, class: usize, units: impl Iterator<Item = usize>) {
         let mut slabs = self.central[class].lock();
+        if slabs.words == 0 {
+            return;
+        }
         for unit in units {
             let slab = unit / (SLAB / 16);
             let block = unit % (SLAB / 16) / (SIZES[class].max(16) / 16);
@@ -415,19 +429,22 @@ impl Heap {
     /// A slab for a class, whose lock is held; it is in the set.
     fn new_slab(&self, class: usize, slabs: &mut Set) -> Option<usize> {
         let mut pool = self.pool.lock();
-        let slab = match pool.empty.lowest() {
-            Some(slab) => {
-                pool.empty.remove(slab);
-                pool.kept -= usize::from(self.books(slab).kept);
-                slab
+        if pool.count == 0 {
+            return None;
+        }
+        let slab = if let Some(slab) = pool.kept.lowest() {
+            pool.kept.remove(slab);
+            pool.kept_count -= 1;
+            slab
+        } else if let Some(slab) = pool.empty.lowest() {
+            pool.empty.remove(slab);
+            slab
+        } else {
+            if pool.used == pool.open {
+                self.open(&mut pool).then_some(())?;
             }
-            None => {
-                if pool.used == pool.open {
-                    self.open(&mut pool).then_some(())?;
-                }
-                pool.used += 1;
-                pool.used - 1
-            }
+            pool.used += 1;
+            pool.used - 1
         };
         pool.in_use += 1;
         drop(pool);
@@ -459,32 +476,44 @@ impl Heap {
     /// Takes a slab back that has no block any more; its class's lock is held.
     fn empty(&self, slab: usize) {
         let mut pool = self.pool.lock();
+        if pool.count == 0 {
+            return;
+        }
         pool.in_use -= 1;
-        let kept = pool.kept < KEPT.max(pool.in_use / 4);
-        if !kept {
+        if pool.kept_count < KEPT.max(pool.in_use / 4) {
+            pool.kept_count += 1;
+            pool.kept.add(slab);
+        } else {
             // SAFETY: no block lies in it.
             unsafe { sys::forget(self.base.load(Relaxed) + slab * SLAB, SLAB) };
+            pool.empty.add(slab);
         }
-        self.books(slab).kept = kept;
-        pool.kept += usize::from(kept);
-        pool.empty.add(slab);
     }
 
-    /// Holds all locks over a fork.
-    pub fn before_fork(&self) {
-        self.central.iter().for_each(|central| core::mem::forget(central.lock()));
-        core::mem::forget(self.pool.lock());
-    }
-
-    /// Gives them back.
+    /// In the child of a fork: whoever held a lock is not here (or is the interrupted caller of the signal handler that has forked, and
+    /// goes on), and what he was at stays half done. No lock is taken ahead of a fork, as that waits for locks of libc's, whose holders may
+    /// wait for one of these. What a half-done change can have left is a free block or slab that is in no books, for a class that begins
+    /// anew, and for slabs of no class, of which there are none any more.
     ///
     /// # Safety
-    /// Pairs with [`Self::before_fork`] in the thread that forked.
-    pub unsafe fn after_fork(&self) {
-        // SAFETY: `before_fork` has left them locked by this thread.
-        unsafe {
-            self.pool.force_unlock();
-            self.central.iter().for_each(|central| central.force_unlock());
+    /// No other thread is in this process.
+    pub unsafe fn forked(&self) {
+        for central in self.central.iter().filter(|central| central.is_locked()) {
+            // SAFETY: by this function's own contract nobody uses the set but, later, the interrupted caller, for whom any set will do.
+            unsafe {
+                let set = &mut *central.data_ptr();
+                // Without memory for it the class has none any more.
+                let words = arena::zeroed::<u64>(Set::words_in_all(set.len));
+                set.words = words.map_or(0, |words| words.as_mut_ptr() as usize);
+                central.force_unlock();
+            }
+        }
+        if self.pool.is_locked() {
+            // SAFETY: as above.
+            unsafe {
+                *self.pool.data_ptr() = Pool::NONE;
+                self.pool.force_unlock();
+            }
         }
     }
 }

@@ -190,25 +190,37 @@ impl Pipe {
     }
 }
 
-/// What the next reader of a socket between processes of this machine would get, without taking it out.
+/// What the next reader of a stream between processes of this machine would get, without taking it out. Nothing of a socket that
+/// looking at would change: one with a mark of how far it was peeked at, and one without bytes, whose error the program is to get.
 pub fn peek_at_socket(socket: usize, buffer: &mut [u8]) -> &[u8] {
     const MSG_PEEK_DONTWAIT: usize = 0x42;
     const SOL_SOCKET: usize = 1;
+    const SO_TYPE: usize = 3;
     const SO_DOMAIN: usize = 39;
-    const AF_UNIX: u32 = 1;
-    let (mut domain, mut len) = (0u32, 4u32);
-    // SAFETY: the kernel writes as many bytes as it is told.
-    let received = unsafe {
-        let options = [socket, SOL_SOCKET, SO_DOMAIN, &raw mut domain as usize, &raw mut len as usize, 0];
-        match call(nr::GETSOCKOPT, options) {
-            Ok(_) if domain == AF_UNIX => {
-                call(nr::RECVFROM, [socket, buffer.as_mut_ptr() as usize, buffer.len(), MSG_PEEK_DONTWAIT, 0, 0])
-            }
-            _ => Ok(0),
-        }
+    const SO_PEEK_OFF: usize = 42;
+    const SOCK_STREAM: i32 = 1;
+    const AF_UNIX: i32 = 1;
+    const FIONREAD: usize = 0x541b;
+    let option = |which| {
+        let (mut value, mut len) = (0i32, 4u32);
+        let args = [socket, SOL_SOCKET, which, &raw mut value as usize, &raw mut len as usize, 0];
+        // SAFETY: the kernel writes four bytes to each.
+        unsafe { call(nr::GETSOCKOPT, args) }.ok().map(|_| value)
     };
-    let len = received.unwrap_or(0).min(buffer.len());
-    &buffer[..len]
+    let mut waiting = 0i32;
+    let readable = option(SO_DOMAIN) == Some(AF_UNIX)
+        && option(SO_TYPE) == Some(SOCK_STREAM)
+        && option(SO_PEEK_OFF).is_some_and(|mark| mark < 0)
+        // SAFETY: the kernel writes four bytes.
+        && unsafe { call(nr::IOCTL, [socket, FIONREAD, &raw mut waiting as usize, 0, 0, 0]) }.is_ok()
+        && waiting > 0;
+    if !readable {
+        return &[];
+    }
+    // SAFETY: the kernel writes as many bytes as it is told.
+    let len =
+        unsafe { call(nr::RECVFROM, [socket, buffer.as_mut_ptr() as usize, buffer.len(), MSG_PEEK_DONTWAIT, 0, 0]) };
+    &buffer[..len.unwrap_or(0).min(buffer.len())]
 }
 
 fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {

@@ -10,7 +10,7 @@ use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
 use crate::tls::{self, Thread};
 use crate::{real, stop};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
-use leakscan_engine::heap::Heap;
+use leakscan_engine::heap::{Heap, SMALLEST};
 use leakscan_engine::sys;
 
 static HEAP: Heap = Heap::new();
@@ -156,7 +156,7 @@ extern "C" fn usable_size(addr: usize) -> usize {
     HEAP.usable(addr).unwrap_or_else(|| call!(USABLE_SIZE, fn(addr: usize) -> usize))
 }
 
-/// As glibc's, which frees what is to have no bytes. A block that is to be less than half of what it is, moves, too.
+/// As glibc's, which frees what is to have no bytes. A block that is to be less than half of what it is, moves, too, if there are smaller ones.
 extern "C" fn realloc(old: usize, size: usize) -> usize {
     let Some(usable) = HEAP.usable(old) else {
         return if old == 0 { malloc(size) } else { call!(REALLOC, fn(old: usize, size: usize) -> usize) };
@@ -165,7 +165,7 @@ extern "C" fn realloc(old: usize, size: usize) -> usize {
         free(old);
         return 0;
     }
-    if size <= usable && size > usable / 2 {
+    if size <= usable && (size > usable / 2 || usable == SMALLEST) {
         return old;
     }
     let new = malloc(size);

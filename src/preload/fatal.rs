@@ -17,9 +17,11 @@ const SIGBUS: c_int = 7;
 const SIGFPE: c_int = 8;
 const SIGKILL: c_int = 9;
 const SIGSEGV: c_int = 11;
-/// Those at a fault of the program's own: SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS; those that end it from outside: SIGHUP,
-/// SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM, SIGTERM, SIGXCPU, SIGXFSZ.
-const SIGNALS: [c_int; 17] = [SIGILL, 5, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, 31, 1, 2, 3, 10, 12, 13, 14, 15, 24, 25];
+/// Those at a fault of the program's own: SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
+const FAULTS: [c_int; 7] = [SIGILL, 5, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, 31];
+/// Those that end it from outside: SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM, SIGTERM, SIGXCPU, SIGXFSZ. The first process
+/// of a container gets none of them while it has no handler.
+const OTHERS: [c_int; 10] = [1, 2, 3, 10, 12, 13, 14, 15, 24, 25];
 /// After it the default action holds again.
 const SA_RESETHAND: c_int = 0x8000_0000u32.cast_signed();
 const SIG_DFL: usize = 0;
@@ -29,20 +31,50 @@ static ON: AtomicBool = AtomicBool::new(false);
 /// For the constructor.
 pub fn init() {
     ON.store(true, Relaxed);
-    SIGNALS.into_iter().for_each(put);
+    // One that the program was started to ignore must not come to us before it is ignored again.
+    let mask = trigger::block_signals();
+    let new = Action { handler: ours(), mask: [u64::MAX; 16], flags: FLAGS, restorer: 0 };
+    for signal in watched() {
+        let mut old = Action::DEFAULT;
+        // SAFETY: glibc reads the one action and writes the other; the handler lives as long as the library.
+        unsafe {
+            if real::sigaction(signal, &raw const new, &raw mut old) == 0 && old.handler != SIG_DFL {
+                real::sigaction(signal, &raw const old, core::ptr::null_mut());
+            }
+        }
+    }
+    trigger::restore_signals(mask);
+}
+
+/// The child of a fork may be the first process of a container.
+pub fn forked() {
+    if ON.load(Relaxed) && sys::getpid() == 1 {
+        let default = Action::DEFAULT;
+        for signal in OTHERS.into_iter().filter(|signal| handles(*signal)) {
+            // SAFETY: glibc reads the action.
+            unsafe { real::sigaction(signal, &raw const default, core::ptr::null_mut()) };
+        }
+    }
+}
+
+fn watched() -> impl Iterator<Item = c_int> {
+    let others = if sys::getpid() == 1 { &[] } else { &OTHERS[..] };
+    FAULTS.iter().chain(others).copied()
 }
 
 /// Puts our handler in place of the default action.
 fn put(signal: c_int) {
-    install(signal, ours(), SA_SIGINFO | SA_ONSTACK | SA_RESETHAND, SIG_DFL);
+    install(signal, ours(), FLAGS, SIG_DFL);
 }
+
+const FLAGS: c_int = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
 
 fn ours() -> usize {
     handle as *const () as usize
 }
 
 fn is_watched(signal: c_int) -> bool {
-    ON.load(Relaxed) && SIGNALS.contains(&signal)
+    ON.load(Relaxed) && watched().any(|watched| watched == signal)
 }
 
 /// Whether our handler is in place.
@@ -61,8 +93,9 @@ unsafe extern "C" fn handle(signal: c_int, info: *const i32, _: *const c_void) {
     let action = [0usize; 4];
     // SAFETY: the kernel reads the four words.
     let _ = unsafe { sys::call(nr::RT_SIGACTION, [signal as usize, action.as_ptr() as usize, 0, 8, 0, 0]) };
-    // SAFETY: the kernel gives a siginfo: number, errno, code.
-    let code = unsafe { *info.add(2) };
+    // A siginfo: number, errno, code. A program that has got hold of our address may call it with anything.
+    let told = sys::peek::<2>(info as usize).filter(|words| words[0] as u32 == signal as u32);
+    let code = told.map_or(0, |words| words[1] as u32 as i32);
     let faulted = code > 0
         && [SIGILL, SIGBUS, SIGFPE, SIGSEGV].contains(&signal)
         && !(signal == SIGBUS && code == MEMORY_FAILED_ELSEWHERE);
@@ -82,17 +115,40 @@ unsafe extern "C" fn handle(signal: c_int, info: *const i32, _: *const c_void) {
 pub unsafe extern "C" fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int {
     // SAFETY: by this function's own contract.
     unsafe {
+        // Before the call: both may be one.
+        let to_default = is_watched(signal) && new.as_ref().is_some_and(|new| new.handler == SIG_DFL);
         let result = real::sigaction(signal, new, old);
-        if result == 0 && is_watched(signal) {
+        if result == 0 {
             if let Some(old) = old.as_mut().filter(|old| old.handler == ours()) {
                 *old = Action { restorer: old.restorer, ..Action::DEFAULT };
             }
-            if new.as_ref().is_some_and(|new| new.handler == SIG_DFL) {
+            if to_default {
                 put(signal);
             }
         }
         result
     }
+}
+
+/// What `signal` is in programs that keep to System V or to C alone: the handler is gone with its first call.
+#[unsafe(no_mangle)]
+pub extern "C" fn __sysv_signal(signal: c_int, handler: usize) -> usize {
+    const SA_NODEFER: c_int = 0x4000_0000;
+    const SIG_ERR: usize = usize::MAX;
+    if handler == SIG_ERR {
+        // As libc says of it, and of no signal's number.
+        return real::signal(signal, handler);
+    }
+    let new = Action { handler, flags: SA_RESETHAND | SA_NODEFER, ..Action::DEFAULT };
+    let mut old = Action::DEFAULT;
+    // SAFETY: an action to read, and one to write.
+    if unsafe { sigaction(signal, &raw const new, &raw mut old) } == 0 { old.handler } else { SIG_ERR }
+}
+
+/// Its other name.
+#[unsafe(no_mangle)]
+pub extern "C" fn sysv_signal(signal: c_int, handler: usize) -> usize {
+    __sysv_signal(signal, handler)
 }
 
 /// signal: the same.

@@ -280,7 +280,9 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     if new == 0 && size != 0 {
         TRACKER.live.set(old, cell);
     }
-    born(fresh(new, before, size), size, Caller::of_malloc(sp, fp));
+    // An allocator that does not tell sizes: how much of the block is new is not known.
+    let new = if before == 0 { new } else { fresh(new, before, size) };
+    born(new, size, Caller::of_malloc(sp, fp));
     if let Some(moving) = moving {
         moving.addr.store(0, Relaxed);
     }

@@ -34,7 +34,8 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) {
             if let Ok(text) = sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), buffer) {
                 epoll(text, words);
             }
-        } else if target.starts_with(b"pipe:[") {
+        } else if target.starts_with(b"pipe:[") || target.starts_with(b"/") {
+            // One with a path may be a pipe with a name; of another file nothing comes.
             if let Some(copy) = copy.get_or_insert_with(sys::pipe) {
                 each_word(copy.fill_from(descriptor, buffer), words);
             }

@@ -128,7 +128,6 @@ unsafe extern "C" {
 /// Takes our cold locks. Registered first, so it runs last before a fork: no handler of the program's runs while we hold them.
 unsafe extern "C" fn before_fork() {
     threads::before_fork();
-    bundled::heap().before_fork();
     state::TRACKER.table.before_fork();
     tls::before_fork();
     modules::before_fork();
@@ -140,14 +139,17 @@ unsafe extern "C" fn parent_after_fork() {
         modules::after_fork();
         tls::after_fork();
         state::TRACKER.table.after_fork();
-        bundled::heap().after_fork();
     }
 }
 
 /// The child is a process of its own: its report, its clock, its scans.
 unsafe extern "C" fn child_after_fork() {
     // SAFETY: as in the parent.
-    unsafe { parent_after_fork() };
+    unsafe {
+        bundled::heap().forked();
+        parent_after_fork();
+    }
+    fatal::forked();
     threads::forked();
     ledger::forget();
     settings::FORKED.store(true, Relaxed);

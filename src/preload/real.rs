@@ -120,7 +120,7 @@ functions! {
     SIGNAL, "signal", bsd_signal;
     KILL, "kill", kill_by_kernel;
     RAISE, "raise", gsignal;
-    SYSCALL, "syscall";
+    SYSCALL, "syscall", syscall_by_kernel;
     SBRK, "sbrk", __sbrk;
     MADVISE, "madvise";
     MMAP, "mmap";
@@ -414,6 +414,11 @@ pub fn kill(process: c_int, signal: c_int) -> c_int {
 extern "C" fn kill_by_kernel(process: c_int, signal: c_int) -> c_int {
     // SAFETY: the program gave these arguments.
     by_kernel(unsafe { sys::call(sys::nr::KILL, [process as usize, signal as usize, 0, 0, 0, 0]) }) as c_int
+}
+/// What an allocator calls while the real functions are being looked up.
+extern "C" fn syscall_by_kernel(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> usize {
+    // SAFETY: the program gave these arguments.
+    by_kernel(unsafe { sys::call(number, [a, b, c, d, e, f]) })
 }
 pub fn underscore_exit(status: c_int) {
     call!(UNDERSCORE_EXIT, fn(status: c_int) -> ())

@@ -67,10 +67,13 @@ fn tick() {
 
 /// Collects a child that has ended, if nobody is at it.
 fn collect() {
+    // A signal that ends the program asks for the last scan on this thread, which would wait for itself.
+    let mask = block_signals();
     if settings::PID.load(Relaxed) == sys::getpid() && !BUSY.swap(true, AcqRel) {
         reap(false);
         BUSY.store(false, Release);
     }
+    restore_signals(mask);
 }
 
 /// Scans now. At the program's end and for its own call this waits until the report is written; otherwise it returns when the
@@ -231,14 +234,14 @@ fn reap(wait: bool) {
     snapshot::ended(status);
 }
 
-fn block_signals() -> u64 {
+pub fn block_signals() -> u64 {
     let (all, mut old) = (u64::MAX, 0u64);
     // SAFETY: SIG_SETMASK (2) with masks of 8 bytes: the kernel reads `all` and writes `old`.
     let _ = unsafe { sys::call(nr::RT_SIGPROCMASK, [2, &raw const all as usize, &raw mut old as usize, 8, 0, 0]) };
     old
 }
 
-fn restore_signals(mask: u64) {
+pub fn restore_signals(mask: u64) {
     // SAFETY: as above; nothing is written.
     let _ = unsafe { sys::call(nr::RT_SIGPROCMASK, [2, &raw const mask as usize, 0, 8, 0, 0]) };
 }

@@ -154,7 +154,37 @@ fn empty_slabs_beyond_those_that_are_kept_give_their_memory_back() {
         byte[0] & 1 != 0
     });
     assert_eq!(resident.count() / 16, KEPT);
-    assert_eq!(heap.pool.lock().kept, KEPT);
+    assert_eq!(heap.pool.lock().kept_count, KEPT);
+    // Those that have kept theirs are the next ones.
+    let again: Vec<usize> = (0..KEPT * 16).map(|_| heap.take(&caches[0], 4096).unwrap().0).collect();
+    let mut byte = [0u8];
+    for block in again {
+        // SAFETY: as above.
+        unsafe { sys::call(sys::nr::MINCORE, [block, 4096, byte.as_mut_ptr() as usize, 0, 0, 0]) }.unwrap();
+        assert_eq!(byte[0] & 1, 1);
+    }
+}
+
+/// Whoever held a lock when the process was forked is not in the child: its heap goes on, and gives nothing to two.
+#[test]
+fn the_child_of_a_fork_needs_no_lock_that_another_thread_held() {
+    let (heap, caches) = heap(4 << 20, 1);
+    let first: BTreeSet<usize> = (0..100).map(|_| heap.take(&caches[0], 100).unwrap().0).collect();
+    let class = usize::from(CLASS_OF[7]);
+    core::mem::forget(heap.central[class].lock());
+    // SAFETY: no other thread uses this heap.
+    unsafe { heap.forked() };
+    heap.drain(&caches[0]);
+    let second: BTreeSet<usize> = (0..100).map(|_| heap.take(&caches[0], 100).unwrap().0).collect();
+    assert!(first.is_disjoint(&second) && second.len() == 100);
+    first.iter().chain(&second).for_each(|block| assert!(heap.give(&caches[0], *block)));
+    core::mem::forget(heap.pool.lock());
+    // SAFETY: as above.
+    unsafe { heap.forked() };
+    // No more slabs: what there is, and then nothing.
+    assert!(std::iter::from_fn(|| heap.take(&caches[0], 100)).count() > 100);
+    assert!(heap.take(&caches[0], 4000).is_none());
+    heap.drain(&caches[0]);
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub mod nr {
     pub const EXECVE: usize = 221;
     pub const EXECVEAT: usize = 281;
     pub const PIPE2: usize = 59;
+    pub const IOCTL: usize = 29;
     pub const TEE: usize = 77;
     pub const FCNTL: usize = 25;
     pub const RECVFROM: usize = 207;

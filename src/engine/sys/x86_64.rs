@@ -47,6 +47,7 @@ pub mod nr {
     pub const EXECVE: usize = 59;
     pub const EXECVEAT: usize = 322;
     pub const PIPE2: usize = 293;
+    pub const IOCTL: usize = 16;
     pub const TEE: usize = 276;
     pub const FCNTL: usize = 72;
     pub const RECVFROM: usize = 45;

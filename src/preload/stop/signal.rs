@@ -53,13 +53,11 @@ pub fn install(signal: c_int, handler: usize, flags: c_int, at_most: usize) -> b
     let mut old = Action::DEFAULT;
     let new = Action { handler, mask: [u64::MAX; 16], flags, restorer: 0 };
     // SAFETY: glibc reads `new` and writes `old`; the handler lives as long as the library.
-    let installed = unsafe { real::sigaction(signal, &raw const new, &raw mut old) } == 0;
-    if installed && old.handler > at_most {
-        // SAFETY: as it was.
-        unsafe { real::sigaction(signal, &raw const old, core::ptr::null_mut()) };
-        return false;
+    unsafe {
+        real::sigaction(signal, core::ptr::null(), &raw mut old) == 0
+            && old.handler <= at_most
+            && real::sigaction(signal, &raw const new, core::ptr::null_mut()) == 0
     }
-    installed
 }
 
 /// The signal that is handled; 0: none.
