@@ -17,14 +17,14 @@ fn misuses(report: &Report) -> Vec<String> {
     report.misuses.iter().map(line).collect()
 }
 
-/// The program ends as without us: by the same signal, with libc's message.
+/// The program ends as without us: by the same signal, before which there is a last scan, and with libc's message.
 fn ends_as_bare(what: &str, message: &str) -> Report {
     let outcome = run(what);
     let bare = program("misuse.cc").arg(what).bare().run();
     assert_eq!((outcome.status, &outcome.stderr), (bare.status, &bare.stderr), "{outcome:?}");
     assert!(outcome.stderr.contains(message), "{outcome:?}");
     let report = outcome.report();
-    assert_eq!(report.triggers(), ["misuse"], "{report:?}");
+    assert_eq!(report.triggers(), ["misuse", "exit"], "{report:?}");
     report
 }
 
