@@ -83,9 +83,12 @@ struct Slab {
 // SAFETY: integers.
 unsafe impl Zeroed for Slab {}
 
+/// Sets of slabs that lie in each other's gaps: one for each class, and two of slabs of none. So a small heap touches few pages.
+const SETS: usize = CLASSES + 1;
+
 /// A set of slabs, whose lowest is found by one word of each level (and some at the top).
 struct Set {
-    /// `LEVELS` arrays of words, the lowest level first. 0: there is no heap.
+    /// `LEVELS` arrays of words, the lowest level first, each word [`SETS`] words behind the one before. 0: there is no set.
     words: usize,
     /// Words of the lowest level.
     len: usize,
@@ -103,16 +106,17 @@ impl Set {
         (words, below)
     }
 
+    /// Words of all sets.
     const fn words_in_all(len: usize) -> usize {
         let (top, below) = Self::level(len, LEVELS - 1);
-        top + below
+        (top + below) * SETS
     }
 
     fn word(&mut self, level: usize, at: usize) -> &mut u64 {
         let (words, below) = Self::level(self.len, level);
         debug_assert!(at < words);
         // SAFETY: the set's own memory, for which it is borrowed; slabs are within it.
-        unsafe { &mut *(self.words as *mut u64).add(below + at) }
+        unsafe { &mut *(self.words as *mut u64).add((below + at) * SETS) }
     }
 
     fn add(&mut self, slab: usize) {
@@ -235,12 +239,11 @@ impl Heap {
 
     fn lay_out(&self, base: usize, count: usize) -> bool {
         let len = count.div_ceil(64);
-        let words = Set::words_in_all(len);
-        let Some(sets) = arena::zeroed::<u64>(words * (CLASSES + 1)) else { return false };
+        let Some(sets) = arena::zeroed::<u64>(Set::words_in_all(len)) else { return false };
         let Some(classes) = arena::zeroed::<u8>(count) else { return false };
         let Some(slabs) = arena::zeroed::<Slab>(count) else { return false };
         let first = sets.as_mut_ptr() as usize;
-        let set = |at: usize| Set { words: first + at * words * size_of::<u64>(), len };
+        let set = |at: usize| Set { words: first + at * size_of::<u64>(), len };
         *self.pool.lock() = Pool { kept: set(CLASSES), empty: set(0), count, ..Pool::NONE };
         self.central.iter().enumerate().skip(1).for_each(|(class, central)| *central.lock() = set(class));
         self.classes.store(classes.as_mut_ptr() as usize, Relaxed);

@@ -73,8 +73,7 @@ proptest! {
     #[test]
     fn a_set_finds_its_lowest(changes in prop::collection::vec((any::<bool>(), 0usize..300_000), 0..300)) {
         let len = 300_000usize.div_ceil(64);
-        let (top, below) = Set::level(len, LEVELS - 1);
-        let mut words = vec![0u64; top + below];
+        let mut words = vec![0u64; Set::words_in_all(len)];
         let mut set = Set { words: words.as_mut_ptr() as usize, len };
         let mut model = BTreeSet::new();
         for (add, slab) in changes {
