@@ -88,9 +88,9 @@ const SETS: usize = CLASSES + 1;
 
 /// A set of slabs, whose lowest is found by one word of each level (and some at the top).
 struct Set {
-    /// `LEVELS` arrays of words, the lowest level first, each word [`SETS`] words behind the one before. 0: there is no set.
+    /// `LEVELS` arrays of words, the lowest level first, each word [`SETS`] words behind the one before.
     words: usize,
-    /// Words of the lowest level.
+    /// Words of the lowest level; 0: nothing is put in or taken out any more.
     len: usize,
 }
 
@@ -229,8 +229,14 @@ impl Heap {
     pub fn init(&self, bytes: usize) -> bool {
         let mut count = (bytes / SLAB).min(MOST_SLABS);
         while count >= STEP {
-            if let Ok(base) = sys::reserve((count + 1) * SLAB) {
-                return self.lay_out(base.next_multiple_of(SLAB), count);
+            let len = (count + 1) * SLAB;
+            if let Ok(start) = sys::reserve(len) {
+                let done = self.lay_out(start.next_multiple_of(SLAB), count);
+                if !done {
+                    // SAFETY: nobody has been told of it.
+                    let _ = unsafe { sys::unmap(start, len) };
+                }
+                return done;
             }
             count /= 2;
         }
@@ -351,7 +357,7 @@ impl Heap {
         let wanted = usize::from(MOST[class].div_ceil(2));
         let mut got = 0;
         let mut slabs = self.central[class].lock();
-        while slabs.words != 0
+        while slabs.len != 0
             && got < wanted
             && let Some(slab) = slabs.lowest().or_else(|| self.new_slab(class, &mut slabs))
         {
@@ -403,7 +409,7 @@ impl Heap {
 
     fn put_back(&self, class: usize, units: impl Iterator<Item = usize>) {
         let mut slabs = self.central[class].lock();
-        if slabs.words == 0 {
+        if slabs.len == 0 {
             return;
         }
         for unit in units {
@@ -468,7 +474,7 @@ impl Heap {
 
     /// Makes more slabs readable; `false` if there are no more, or the kernel refuses.
     fn open(&self, pool: &mut Pool) -> bool {
-        let more = STEP.min(pool.count - pool.open);
+        let more = STEP.min(pool.count.saturating_sub(pool.open));
         let start = self.base.load(Relaxed) + pool.open * SLAB;
         // SAFETY: addresses that were reserved for blocks, and hold none yet.
         let opened = more != 0 && unsafe { sys::open_reserved(start, more * SLAB) }.is_ok();
@@ -505,16 +511,17 @@ impl Heap {
             // SAFETY: by this function's own contract nobody uses the set but, later, the interrupted caller, for whom any set will do.
             unsafe {
                 let set = &mut *central.data_ptr();
-                // Without memory for it the class has none any more.
-                let words = arena::zeroed::<u64>(Set::words_in_all(set.len));
-                set.words = words.map_or(0, |words| words.as_mut_ptr() as usize);
+                match arena::zeroed::<u64>(Set::words_in_all(set.len)) {
+                    Some(words) => set.words = words.as_mut_ptr() as usize,
+                    None => set.len = 0,
+                }
                 central.force_unlock();
             }
         }
         if self.pool.is_locked() {
             // SAFETY: as above.
             unsafe {
-                *self.pool.data_ptr() = Pool::NONE;
+                (*self.pool.data_ptr()).count = 0;
                 self.pool.force_unlock();
             }
         }

@@ -67,18 +67,19 @@ pub fn chunk_size(addr: usize) -> usize {
 /// Clears what is new of a block of `size` bytes, as far as that is wanted: from `old` bytes on.
 #[inline(always)]
 fn fresh(addr: usize, old: usize, size: usize) -> usize {
-    let limit = state::CLEAR.load(Relaxed);
-    if addr != 0 && (state::ZERO.load(Relaxed) || size > SELDOM_PARTLY_WRITTEN && size <= limit) && size > old {
-        let end = if state::ZERO.load(Relaxed) {
-            usable(addr)
-        } else if old != 0 || TRACKER.live.was_used(addr) {
-            size
-        } else {
-            old
-        };
-        // SAFETY: the block has just been handed out, and nobody else knows its new part yet.
-        unsafe { ((addr + old) as *mut u8).write_bytes(0, end.saturating_sub(old)) };
+    if addr == 0 || size <= old {
+        return addr;
     }
+    let some = || size > SELDOM_PARTLY_WRITTEN && size <= state::CLEAR.load(Relaxed);
+    let end = if state::ZERO.load(Relaxed) {
+        usable(addr)
+    } else if some() && (old != 0 || TRACKER.live.was_used(addr)) {
+        size
+    } else {
+        old
+    };
+    // SAFETY: the block has just been handed out, and nobody else knows its new part yet.
+    unsafe { ((addr + old) as *mut u8).write_bytes(0, end.saturating_sub(old)) };
     addr
 }
 

@@ -100,7 +100,7 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
     doorplate::hang(settings);
     threads::init();
     stop::signal::init(options.signal);
-    if options.fatal {
+    if options.fatal && options.scan_at_exit {
         fatal::init();
     }
     // SAFETY: plain functions that live as long as the library; no library handle to unregister them by.
@@ -144,7 +144,7 @@ unsafe extern "C" fn parent_after_fork() {
 
 /// The child is a process of its own: its report, its clock, its scans.
 unsafe extern "C" fn child_after_fork() {
-    // SAFETY: as in the parent.
+    // SAFETY: as in the parent; nobody else is in this process.
     unsafe {
         bundled::heap().forked();
         parent_after_fork();
