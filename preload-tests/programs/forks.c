@@ -58,11 +58,11 @@ static void forking_handler(int _) {
     forked++;
 }
 static void forking(void) {
-    struct itimerval each = {{0, 2000}, {0, 2000}}, none = {{0, 0}, {0, 0}};
+    struct itimerval each = {{0, 1000}, {0, 1000}}, none = {{0, 0}, {0, 0}};
     void *blocks[5000] = {0};
     signal(SIGALRM, forking_handler);
     setitimer(ITIMER_REAL, &each, 0);
-    for (unsigned number = 1; forked < 100;) {
+    for (unsigned number = 1; forked < 600;) {
         number = number * 1103515245 + 12345;
         void **block = &blocks[(number >> 8) % 5000];
         free(*block);

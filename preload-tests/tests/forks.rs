@@ -106,7 +106,7 @@ fn forks_of_a_program_whose_threads_allocate_do_not_hang() {
 #[test]
 fn forks_do_not_wait_for_who_waits_for_them() {
     for how in ["flushing", "forking"] {
-        for options in ["scan_at_exit=0", "scan_at_exit=0:allocator=bundled"] {
+        for options in ["scan_at_exit=0", "scan_at_exit=0:sample=1", "scan_at_exit=0:allocator=bundled"] {
             program("forks.c").arg(how).options(options).run().ok();
         }
     }

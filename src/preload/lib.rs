@@ -128,7 +128,6 @@ unsafe extern "C" {
 /// Takes our cold locks. Registered first, so it runs last before a fork: no handler of the program's runs while we hold them.
 unsafe extern "C" fn before_fork() {
     threads::before_fork();
-    state::TRACKER.table.before_fork();
     tls::before_fork();
     modules::before_fork();
 }
@@ -138,7 +137,6 @@ unsafe extern "C" fn parent_after_fork() {
     unsafe {
         modules::after_fork();
         tls::after_fork();
-        state::TRACKER.table.after_fork();
     }
 }
 
@@ -147,6 +145,7 @@ unsafe extern "C" fn child_after_fork() {
     // SAFETY: as in the parent; nobody else is in this process.
     unsafe {
         bundled::heap().forked();
+        state::TRACKER.table.forked();
         parent_after_fork();
     }
     fatal::forked();

@@ -120,21 +120,22 @@ impl Table {
         self.dropped.load(Relaxed)
     }
 
-    /// Takes all locks, so that a fork leaves none held.
-    pub fn before_fork(&self) {
-        for shard in &self.shards {
-            core::mem::forget(shard.lock());
-        }
-    }
-
-    /// Gives them back, in parent and child.
+    /// In the child of a fork: whoever held a shard's lock is not here (or is the interrupted caller of the signal handler that has
+    /// forked, and goes on with what he has). What he was at is half done, so that the shard begins anew: sizes of its blocks are
+    /// not known any more. No lock is taken ahead of a fork: it may be this thread's own, below a signal handler, or its holder may wait for
+    /// a lock of libc's that fork takes.
     ///
     /// # Safety
-    /// Pairs with [`Self::before_fork`] in the thread that forked.
-    pub unsafe fn after_fork(&self) {
-        for shard in &self.shards {
-            // SAFETY: `before_fork` left it locked by this thread.
-            unsafe { shard.force_unlock() };
+    /// No other thread is in this process.
+    pub unsafe fn forked(&self) {
+        for shard in self.shards.iter().filter(|shard| shard.is_locked()) {
+            // SAFETY: by this function's own contract; slots that were there before stay mapped.
+            unsafe {
+                if let Some(slots) = arena::zeroed(FIRST_SLOTS) {
+                    *shard.data_ptr() = Shard { slots, used: 0 };
+                }
+                shard.force_unlock();
+            }
         }
     }
 }
@@ -186,6 +187,24 @@ fn find(slots: &[Record], addr: usize) -> usize {
 mod tests {
     use super::*;
     use crate::record::live_map::{Cell, Family};
+
+    #[test]
+    fn the_child_of_a_fork_goes_on_without_a_lock_that_another_thread_held() {
+        let (table, live) = (Table::new(), LiveMap::new());
+        assert!(live.init());
+        let cell = Cell::new(Family::Malloc, 1, 31, None);
+        let record = |addr: usize| Record { addr, size: addr / 3, cell: cell.0, sampled: 1 };
+        let addrs = (1..1000usize).map(|i| 0x7000_0000_0000 + i * 64);
+        let known = |addr| table.lookup_unlocked(addr, cell.0) == Some(record(addr));
+        addrs.clone().for_each(|addr| table.note(record(addr), &live));
+        let held = shard_of(0x7000_0000_0040);
+        core::mem::forget(table.shards[held].lock());
+        // SAFETY: no other thread uses this table.
+        unsafe { table.forked() };
+        assert!(addrs.clone().all(|addr| known(addr) == (shard_of(addr) != held)));
+        addrs.clone().for_each(|addr| table.note(record(addr), &live));
+        assert!(addrs.into_iter().all(known));
+    }
 
     #[test]
     fn records_of_live_blocks_are_kept_and_dead_ones_swept() {
