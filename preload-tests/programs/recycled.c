@@ -4,38 +4,36 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
-// Larger than what threads keep freed blocks of: realloc does not look there.
-struct box {
-    char head[64];
-    void *held;
-    char rest[3000];
-};
-static size_t size = sizeof(struct box);
-static struct box *volatile kept;
+// Larger than what threads keep freed blocks of, by itself: realloc does not look there.
+static size_t size = 3072, held = 64;
+static void *volatile kept;
 static void *volatile guard;
 static void *volatile blocks[1000];
 
-static NOINLINE void recycle(struct box *(*again)(struct box *)) {
-    struct box *first = malloc(size);
-    memset(first, 0, size);
-    first->held = memset(malloc(1337), 0, 1337);
-    struct box *second = malloc(16);
+static NOINLINE void *full(void) {
+    char *block = memset(malloc(size), 0, size);
+    *(void **)(block + held) = memset(malloc(1337), 0, 1337);
+    return block;
+}
+static NOINLINE void recycle(void *(*again)(void *)) {
+    void *first = full();
+    void *second = malloc(16);
     guard = malloc(16);
     free(first);
     kept = again(second);
     // The same memory, or nothing is shown.
     check(kept == first);
 }
-static struct box *by_malloc(struct box *block) {
+static void *by_malloc(void *block) {
     free(block);
     return malloc(size);
 }
-static struct box *by_calloc(struct box *block) {
+static void *by_calloc(void *block) {
     free(block);
     return calloc(1, size);
 }
-static struct box *by_realloc(struct box *block) { return realloc(block, size); }
-static struct box *by_memalign(struct box *block) {
+static void *by_realloc(void *block) { return realloc(block, size); }
+static void *by_memalign(void *block) {
     free(block);
     return memalign(16, size);
 }
@@ -43,6 +41,20 @@ static void malloced(void) { recycle(by_malloc); }
 static void calloced(void) { recycle(by_calloc); }
 static void realloced(void) { recycle(by_realloc); }
 static void aligned(void) { recycle(by_memalign); }
+
+// A block in the midst of what was one block before, where none has begun.
+static void carved(void) {
+    size = 6000, held = 3000;
+    char *first = full();
+    guard = malloc(16);
+    free(first);
+    for (int i = 0; i < 30; i++) {
+        char *block = malloc(200);
+        blocks[i] = block;
+        if (block <= first + held && first + held + 8 <= block + 200) kept = block;
+    }
+    check(kept > (void *)first);
+}
 
 // What a block holds stays with it, however it grows and shrinks, among blocks that come and go.
 static void growing(void) {
@@ -84,12 +96,14 @@ static void many(void) {
 }
 
 int main(int count, char **words) {
-    check(count == 2 || count == 3);
-    if (count == 3) size = atoi(words[2]);
+    check(count >= 2);
+    if (count > 2) size = atoi(words[2]);
+    if (count > 3) held = atoi(words[3]);
     if (is(words[1], "malloc")) below(malloced);
     if (is(words[1], "calloc")) below(calloced);
     if (is(words[1], "realloc")) below(realloced);
     if (is(words[1], "memalign")) below(aligned);
+    if (is(words[1], "carved")) below(carved);
     if (is(words[1], "many")) below(many);
     if (is(words[1], "untouched")) untouched();
     if (is(words[1], "growing")) growing();

@@ -30,16 +30,38 @@ fn a_stale_pointer_in_a_recycled_block_keeps_nothing() {
     }
 }
 
+fn sized(words: [&str; 3], options: &str) -> Outcome {
+    program("recycled.c").args(words).options(options).run()
+}
+
 #[test]
-fn small_and_large_blocks_are_cleared_where_all_are() {
-    for size in ["128", "8200"] {
-        let sized = |options: &str| program("recycled.c").args(["malloc", size]).options(options).run();
-        sized("").expect_clean();
-        sized("zero=1").expect_leaks(1, 1337);
+fn all_is_cleared_of_blocks_that_are_often_partly_written() {
+    for (how, size) in [("malloc", "129"), ("malloc", "8192"), ("realloc", "1100"), ("realloc", "60000")] {
+        sized([how, size, "64"], "").expect_leaks(1, 1337);
+        sized([how, size, "64"], "zero=0").expect_clean();
     }
-    for size in ["129", "8192"] {
-        program("recycled.c").args(["malloc", size]).run().expect_leaks(1, 1337);
+    for (how, size) in [("malloc", "8200"), ("realloc", "70000")] {
+        sized([how, size, "64"], "").expect_clean();
+        sized([how, size, "64"], "zero=1").expect_leaks(1, 1337);
     }
+}
+
+#[test]
+fn the_last_word_is_cleared_of_small_blocks() {
+    for options in ["", "sample=512k", "sample=1", "allocator=bundled"] {
+        sized(["malloc", "104", "96"], options).expect_leaks(1, 1337);
+        sized(["malloc", "104", "64"], options).expect_clean();
+    }
+    sized(["malloc", "104", "96"], "zero=0").expect_clean();
+    sized(["malloc", "104", "64"], "zero=1").expect_leaks(1, 1337);
+}
+
+#[test]
+fn a_block_in_the_midst_of_an_old_one_is_recycled() {
+    for options in ["", "sample=1", "zero=1"] {
+        run("carved", options).expect_leaks(1, 1337);
+    }
+    run("carved", "zero=0").expect_clean();
 }
 
 #[test]

@@ -56,3 +56,12 @@ fn values_under_deleted_keys() {
     // By a scan in the program's own memory, which may not be changed; and as if nothing was there, a copy is made.
     program("stale.c").arg("key at the end").run().expect_leaks(1, 1337);
 }
+
+#[test]
+fn free_heads_of_perls_values() {
+    let run = |source: &str, what: &str| program(source).arg(what).run();
+    run("perls.c", "free").expect_leaks(2, 2674);
+    run("perls.c", "values").expect_clean();
+    run("perls.c", "alike").expect_clean();
+    run("not_perls.c", "free").expect_clean();
+}

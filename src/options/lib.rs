@@ -81,7 +81,7 @@ options! {
     allocator: str = Type::Choice(&["own", "bundled"]), "own",
         "`own`: the program's allocator; `bundled`: a heap of ours for small blocks, which is faster";
     zero: str = Type::Choice(&["0", "used", "1"]), "used",
-        "clear new blocks, so that no stale pointer in them keeps a lost one: `used`: those of 129 bytes to 8 KiB where there were blocks before; `1`: all; `0`: none";
+        "clear new blocks, so that no stale pointer in them keeps a lost one: `used`: those of 129 bytes to 8 KiB where there were blocks before, and the last word of smaller ones; `1`: all; `0`: none";
     use_globals: bool = Type::Switch, "1", "roots: data of the program and its libraries";
     use_stacks: bool = Type::Switch, "1", "roots: thread stacks";
     use_registers: bool = Type::Switch, "1", "roots: registers, vector registers included";

@@ -118,7 +118,7 @@ extern "C" fn malloc<const WAY: u8>(size: usize, sp: usize, fp: usize, family: u
     let new = New { addr, size, usable, family, stack, chosen: Chosen::No };
     // SAFETY: the ways are opened after tracking has begun, with the map's root; over the bundled allocator spare bytes are ours.
     let entered = unsafe {
-        let clear = state::CLEAR.load(Relaxed);
+        let clear = state::clear();
         if WAY & BUNDLED != 0 {
             TRACKER.on_alloc_ready::<true>(new, clear)
         } else {

@@ -10,7 +10,7 @@
 //! so nothing is read before the kernel has said that it can be, and no further than that.
 #![allow(unsafe_code)] // reads the program's memory
 
-use crate::child::Sizes;
+use crate::child::{Sizes, is_perl};
 use crate::keys::Keys;
 use crate::settings::Settings;
 use crate::snapshot::Job;
@@ -68,8 +68,9 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
     if blocks.count > BLOCKS || !blocks.iter().all(ends_inside) {
         return None;
     }
-    // Values that are nobody's any more would be read.
-    if Keys::find().is_some_and(|keys| keys.were_deleted() && keys.stale(job.caller.tls).next().is_some()) {
+    // What is nobody's any more would be read.
+    if is_perl() || Keys::find().is_some_and(|keys| keys.were_deleted() && keys.stale(job.caller.tls).next().is_some())
+    {
         return None;
     }
     let live_blocks = blocks.count as u64;

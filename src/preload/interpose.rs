@@ -8,7 +8,7 @@ use crate::{bundled, contexts, forget, misuse, real, state, tls, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::record::live_map::{Cell, Family, SLACK_ELSEWHERE};
-use leakscan_engine::record::{Chosen, New, SELDOM_PARTLY_WRITTEN, TRAILER};
+use leakscan_engine::record::{Chosen, New, TRAILER};
 use leakscan_engine::unwind::Start;
 use leakscan_engine::unwind::memo::{Ids, Memo};
 use leakscan_engine::unwind::walk::Trace;
@@ -70,16 +70,18 @@ fn fresh(addr: usize, old: usize, size: usize) -> usize {
     if addr == 0 || size <= old {
         return addr;
     }
-    let some = || size > SELDOM_PARTLY_WRITTEN && size <= state::CLEAR.load(Relaxed);
-    let end = if state::ZERO.load(Relaxed) {
-        usable(addr)
-    } else if some() && (old != 0 || TRACKER.live.was_used(addr)) {
-        size
-    } else {
-        old
-    };
+    let clear = state::clear();
+    let is_recycled = || TRACKER.live.is_recycled(addr + old, addr + size);
     // SAFETY: the block has just been handed out, and nobody else knows its new part yet.
-    unsafe { ((addr + old) as *mut u8).write_bytes(0, end.saturating_sub(old)) };
+    unsafe {
+        if state::ZERO.load(Relaxed) {
+            ((addr + old) as *mut u8).write_bytes(0, usable(addr).saturating_sub(old));
+        } else if old != 0 {
+            clear.grown(addr, old, usable(addr), is_recycled);
+        } else if clear.up_to != 0 {
+            clear.block(addr, size, usable(addr), is_recycled);
+        }
+    }
     addr
 }
 
@@ -275,7 +277,8 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     if contexts::exist() {
         forget_contexts(old);
     }
-    let before = if state::ZERO.load(Relaxed) || size <= state::CLEAR.load(Relaxed) { usable(old) } else { 0 };
+    let clears = state::ZERO.load(Relaxed) || size <= state::clear().grown_up_to();
+    let before = if clears { usable(old) } else { 0 };
     TRACKER.live.take(old);
     let new = if size == 0 { real::realloc(old, 0) } else { real::realloc(old, request(size)) };
     if new == 0 && size != 0 {

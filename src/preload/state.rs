@@ -3,8 +3,8 @@
 use core::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
-use leakscan_engine::record::Tracker;
 use leakscan_engine::record::wanted::Wanted;
+use leakscan_engine::record::{Clear, Tracker};
 use leakscan_engine::unwind::Unwinder;
 
 pub static TRACKER: Tracker = Tracker::new();
@@ -37,6 +37,12 @@ const STARTING: u8 = 1;
 const ON: u8 = 2;
 const FAILED: u8 = 3;
 static STATE: AtomicU8 = AtomicU8::new(OFF);
+
+/// Which new blocks are cleared.
+#[inline(always)]
+pub fn clear() -> Clear {
+    Clear { up_to: CLEAR.load(Relaxed) }
+}
 
 /// Whether blocks are tracked; the first call starts the tracker.
 #[inline(always)]

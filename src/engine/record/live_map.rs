@@ -95,27 +95,41 @@ const LEAF_SHIFT: u32 = 26;
 /// Half cells per leaf.
 pub const LEAF_CELLS: usize = LEAF_SPAN / 16;
 const ROOT_SLOTS: usize = 1 << (sys::USER_BITS - LEAF_SHIFT);
-/// A cell at the last 16 bytes of a leaf reaches 2 bytes beyond; nobody reads them. Then, in the last 16 bytes: the leaf that
-/// was made before this one (0: none), and the first address that this one covers.
+/// A cell at the last 16 bytes of a leaf reaches 2 bytes beyond; nobody reads them. Then, in the last 24 bytes: up to where memory was
+/// part of a block, the leaf that was made before this one (0: none), and the first address that this one covers.
 const LEAF_BYTES: usize = LEAF_CELLS * 2 + 32;
+const HIGH: usize = LEAF_BYTES - 24;
 const LINK: usize = LEAF_BYTES - 16;
 
 /// Where the cell of a new block is to stand.
-pub struct Place(*mut u32);
+pub struct Place {
+    cell: *mut u32,
+    leaf: usize,
+}
 
 impl Place {
     #[inline(always)]
     pub fn set(&self, cell: Cell) {
         // SAFETY: it lies in the leaf's LEAF_BYTES; the two half cells belong to the block, which is 32 bytes at least and the caller's own,
         // so no other thread writes them.
-        unsafe { self.0.write_unaligned(cell.0) };
+        unsafe { self.cell.write_unaligned(cell.0) };
     }
 
-    /// Whether a block has begun here before, or 16 bytes before or behind: what is left of its cell stays.
+    /// Whether the new block's memory, as far as it is known, was part of a block before: it lies below the end of another one, or one
+    /// has begun at its start (or 16 bytes before or behind), where what is left of its cell stays. Notes its end.
+    ///
+    /// Heaps grow upwards. Where one does not, memory that was never used counts as recycled.
     #[inline(always)]
-    pub fn was_used(&self) -> bool {
+    pub fn is_recycled(&self, start: usize, end: usize) -> bool {
+        // SAFETY: the word lies in the leaf's LEAF_BYTES, on a multiple of 8, and is used as an atomic one only.
+        let high = unsafe { &*((self.leaf + HIGH) as *const core::sync::atomic::AtomicUsize) };
+        let before = high.load(Ordering::Relaxed);
+        // Of two threads' ends one may be lost: then a block is taken for new memory.
+        if end > before {
+            high.store(end, Ordering::Relaxed);
+        }
         // SAFETY: as above.
-        unsafe { self.0.read_unaligned() != 0 }
+        start < before || unsafe { self.cell.read_unaligned() != 0 }
     }
 }
 
@@ -259,15 +273,15 @@ impl LiveMap {
     pub unsafe fn place_ready(&self, addr: usize) -> Option<Place> {
         // SAFETY: by this function's own contract.
         let leaf = unsafe { self.leaf_ready(addr) };
-        (leaf != 0).then(|| Place((leaf + addr / 16 % LEAF_CELLS * 2) as *mut u32))
+        (leaf != 0).then(|| Place { cell: (leaf + addr / 16 % LEAF_CELLS * 2) as *mut u32, leaf })
     }
 
-    /// Whether a block has begun near the new one at `addr` before, so that its bytes may be what that one held.
-    pub fn was_used(&self, addr: usize) -> bool {
+    /// [`Place::is_recycled`] of a new block.
+    pub fn is_recycled(&self, start: usize, end: usize) -> bool {
         // SAFETY: the root is mapped, and the block is the caller's.
         self.root.load(Ordering::Relaxed) != 0
-            && addr >> sys::USER_BITS == 0
-            && unsafe { self.place_ready(addr) }.is_some_and(|place| place.was_used())
+            && start >> sys::USER_BITS == 0
+            && unsafe { self.place_ready(start) }.is_some_and(|place| place.is_recycled(start, end))
     }
 
     /// # Safety

@@ -68,6 +68,51 @@ pub enum Chosen {
     Wanted,
 }
 
+/// What is cleared of new blocks, so that what lay there before keeps nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Clear {
+    /// The largest block of which anything is; 0: none.
+    pub up_to: usize,
+}
+
+impl Clear {
+    /// A small block is one thing, most of which is written at once, its last word least often: only that is cleared, and what lies
+    /// behind it, which counts if the program asks for usable sizes. All is of a larger one, if it is recycled.
+    ///
+    /// # Safety
+    /// The block at `addr` is new and the caller's, and has `usable` bytes, `size` of them at least.
+    #[inline(always)]
+    pub unsafe fn block(self, addr: usize, size: usize, usable: usize, is_recycled: impl FnOnce() -> bool) {
+        if size > SELDOM_PARTLY_WRITTEN {
+            if is_recycled() && size <= self.up_to {
+                // SAFETY: by this function's own contract.
+                unsafe { (addr as *mut u8).write_bytes(0, usable) };
+            }
+        } else if usable >= 8 {
+            let behind = usable - 8;
+            for at in [behind.min(size.saturating_sub(1) & !7), behind] {
+                // SAFETY: as above.
+                unsafe { ((addr + at) as *mut usize).write_unaligned(0) };
+            }
+        }
+    }
+
+    /// What realloc has added to a block that had `old` usable bytes: of larger ones, too, since so many were copied.
+    ///
+    /// # Safety
+    /// As for [`Self::block`], and nobody has used what lies beyond `old`.
+    pub unsafe fn grown(self, addr: usize, old: usize, usable: usize, is_recycled: impl FnOnce() -> bool) {
+        if usable > SELDOM_PARTLY_WRITTEN && usable <= self.grown_up_to() && is_recycled() {
+            // SAFETY: by this function's own contract.
+            unsafe { ((addr + old) as *mut u8).write_bytes(0, usable - old) };
+        }
+    }
+
+    pub const fn grown_up_to(self) -> usize {
+        8 * self.up_to
+    }
+}
+
 impl Tracker {
     pub const fn new() -> Self {
         Self {
@@ -95,20 +140,19 @@ impl Tracker {
     }
 
     /// The same in fewer instructions, for a block that was not chosen, and of which all fits in its cell (or, if `SPARE` says that its
-    /// spare bytes are ours, there). `false` if it does not: then it is not entered. A block of `clear_up_to` bytes at most is cleared
-    /// where there was one before.
+    /// spare bytes are ours, there). `false` if it does not: then it is not entered. `clear`: which blocks are cleared.
     ///
     /// # Safety
     /// As for [`LiveMap::set_ready`]; `SPARE` only where [`Self::spare_is_ours`].
     #[inline(always)]
-    pub unsafe fn on_alloc_ready<const SPARE: bool>(&self, new: New, clear_up_to: usize) -> bool {
+    pub unsafe fn on_alloc_ready<const SPARE: bool>(&self, new: New, clear: Clear) -> bool {
         // SAFETY: by this function's own contract.
         let Some(place) = (unsafe { self.live.place_ready(new.addr) }) else { return false };
-        if new.size > SELDOM_PARTLY_WRITTEN && new.size <= clear_up_to && place.was_used() {
-            // SAFETY: the block is new, and the caller's.
-            unsafe { (new.addr as *mut u8).write_bytes(0, new.size) };
-        }
         let slack = new.usable.wrapping_sub(new.size);
+        if clear.up_to != 0 {
+            // SAFETY: the block is new, and the caller's, with all of its usable bytes.
+            unsafe { clear.block(new.addr, new.size, new.usable, || place.is_recycled(new.addr, new.addr + new.size)) };
+        }
         if slack >= SLACK_ELSEWHERE as usize {
             if !SPARE || new.size > u32::MAX as usize {
                 return false;

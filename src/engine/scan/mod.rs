@@ -8,6 +8,7 @@ pub mod classify;
 pub mod fold;
 pub mod maps;
 pub mod mark;
+pub mod pools;
 pub mod resident;
 pub mod roots;
 mod sieve;
