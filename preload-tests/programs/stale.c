@@ -3,6 +3,7 @@
 #include "test.h"
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -152,6 +153,69 @@ static void *setting_thread(void *_) {
     return 0;
 }
 
+// Memory of the program's own, whose pages it gives back and takes again.
+enum { PAGE = 4096, PAGES = 3000 };
+static char *own;
+static void map_own(size_t pages) {
+    own = mmap(0, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(own != MAP_FAILED);
+    memset(own, 1, pages * PAGE);
+}
+static void put_at(int page) {
+    ((void *volatile *)(own + page * PAGE))[7] = pointer();
+    hidden = 0;
+}
+// The kernel keeps its books of pages in batches, of each processor.
+static void fill_batches(void) {
+    volatile char *pages = mmap(0, 200 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int page = 0; page < 200; page++) pages[page * PAGE] = 1;
+    check(madvise((void *)pages, 200 * PAGE, MADV_FREE) == 0 && munmap((void *)pages, 200 * PAGE) == 0);
+}
+static void give_back(int page, int pages) { check(madvise(own + page * PAGE, pages * PAGE, MADV_FREE) == 0); }
+static void give_back_every_other(void) {
+    for (int page = 0; page < PAGES; page += 2) give_back(page, 1);
+}
+static void given_back(const char *what) {
+    cpu_set_t first;
+    CPU_ZERO(&first);
+    CPU_SET(sched_getcpu(), &first);
+    check(sched_setaffinity(0, sizeof first, &first) == 0);
+    map_own(is(what, "page") ? 1 : PAGES);
+    fill_batches();
+    if (is(what, "page")) {
+        put_at(0);
+        give_back(0, 1);
+    } else if (is(what, "page of many")) {
+        put_at(1234);
+        give_back(1234, 1);
+    } else if (is(what, "page beside it")) {
+        put_at(1234);
+        give_back(1235, 700);
+        give_back(900, 334);
+    } else if (is(what, "every other page")) {
+        put_at(1000);
+        give_back_every_other();
+    } else if (is(what, "the others")) {
+        put_at(1001);
+        give_back_every_other();
+    } else if (is(what, "page taken again")) {
+        give_back(0, PAGES);
+        put_at(1234);
+    } else if (is(what, "word beside it taken again")) {
+        put_at(1234);
+        give_back(0, PAGES);
+        own[1234 * PAGE + 4000] = 1;
+    } else if (is(what, "ring")) {
+        for (int round = 0; round < 20; round++)
+            for (int page = 0; page < PAGES; page++) {
+                own[page * PAGE] = 2;
+                give_back((page + PAGES / 2) % PAGES, 1);
+            }
+        put_at(PAGES - 1);
+    } else check(0);
+    fill_batches();
+}
+
 int main(int count, char **words) {
     check(count == 2);
     const char *place = words[1];
@@ -230,6 +294,9 @@ int main(int count, char **words) {
         scan();
         pthread_barrier_wait(&looked);
         pthread_join(thread, 0);
+    } else if (strncmp(place, "given back: ", 12) == 0) {
+        given_back(place + 12);
+        scan();
     } else check(0);
     return 0;
 }

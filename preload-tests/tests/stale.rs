@@ -58,6 +58,17 @@ fn values_under_deleted_keys() {
 }
 
 #[test]
+fn pages_that_were_given_back() {
+    let run = |what: &str| scans(&format!("given back: {what}"), "");
+    for what in ["page", "page of many", "every other page"] {
+        assert_eq!(run(what), [LOST], "{what}");
+    }
+    for what in ["page beside it", "the others", "page taken again", "word beside it taken again", "ring"] {
+        assert_eq!(run(what), [KEPT], "{what}");
+    }
+}
+
+#[test]
 fn free_heads_of_perls_values() {
     let run = |source: &str, what: &str| program(source).arg(what).run();
     run("perls.c", "free").expect_leaks(2, 2674);

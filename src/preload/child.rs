@@ -13,7 +13,7 @@ use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop::{self, State};
 use crate::symbols::Search;
 use crate::unforked::Copied;
-use crate::{bundled, contexts, deepbind, gather, kernel, ledger, real, settings, tls};
+use crate::{bundled, contexts, deepbind, gather, given_back, kernel, ledger, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::List;
@@ -103,8 +103,10 @@ unsafe fn clear_what_is_over<S: SizeOf>(job: &Job, pages: &mut Pages, blocks: &B
             keys.stale(tls).for_each(|word| clear(pages, AddrRange::new(word, word + 8)));
         }
     }
+    // SAFETY: by this function's own contract.
+    unsafe { given_back::clear() };
     if is_perl() {
-        // SAFETY: by this function's own contract.
+        // SAFETY: as above.
         unsafe { clear_perls_free_heads(pages, blocks) };
     }
 }

@@ -83,15 +83,20 @@ pub unsafe fn roots<S: SizeOf>(
     let all = stopped
         .map(|thread| Thread { tid: thread.tid, sp: thread.sp, tls: thread.tls, red_zone: RED_ZONE })
         .chain([caller]);
-    for thread in all {
+    for mut thread in all {
+        if let Some((stack, below)) = alternate::ours(thread.sp) {
+            // The kernel has put the interrupted code's registers there.
+            let _ = stacks.push(AddrRange::new(thread.sp, stack.end));
+            (thread.sp, thread.red_zone) = (below, RED_ZONE);
+        }
         if !live.push(thread.tid) || !standing.push(thread.sp) {
             return Err(MEMORY);
         }
         let recorded = threads::stacks().find(|stack| stack.tid == thread.tid);
         let places = place(thread, recorded, job.pid, mappings);
-        for range in places.stack.into_iter().filter(|range| !range.is_empty()) {
-            exclude(&mut excluded, range)?;
-            let _ = stacks.push(range);
+        if !places.stack.is_empty() {
+            exclude(&mut excluded, places.stack)?;
+            let _ = stacks.push(places.stack);
         }
         if !places.storage.is_empty() {
             exclude(&mut excluded, places.storage)?;
@@ -306,7 +311,7 @@ fn moved<S: SizeOf>(
 
 /// Where a thread's words lie.
 struct Places {
-    stack: [AddrRange; 2],
+    stack: AddrRange,
     storage: AddrRange,
     /// Below its stack pointer: what it has left behind.
     dead: AddrRange,
@@ -315,11 +320,11 @@ struct Places {
 fn place(thread: Thread, recorded: Option<Stack>, pid: u32, mappings: &[Mapping<'_>]) -> Places {
     let none = AddrRange::default();
     let from = thread.low();
-    let mut places = Places { stack: [none; 2], storage: none, dead: none };
+    let mut places = Places { stack: none, storage: none, dead: none };
     if let Some(stack) = recorded {
         places.storage = AddrRange::new(stack.entry, stack.range.end);
         let low = if stack.range.contains(thread.sp) { from } else { stack.range.start };
-        places.stack[0] = AddrRange::new(low, stack.entry);
+        places.stack = AddrRange::new(low, stack.entry);
         places.dead = AddrRange::new(stack.range.start, low);
         return places;
     }
@@ -332,7 +337,7 @@ fn place(thread: Thread, recorded: Option<Stack>, pid: u32, mappings: &[Mapping<
         places.storage = AddrRange::new(storage.start.max(low), storage.end.min(high));
     }
     if let Some(mapping) = around(thread.sp).filter(|mapping| mapping.is_anonymous() && mapping.path != b"[heap]") {
-        places.stack[0] = AddrRange::new(from.max(mapping.range.start), mapping.range.end);
+        places.stack = AddrRange::new(from.max(mapping.range.start), mapping.range.end);
         // A pthread's that was not made through us: its control block lies on top, a guard below.
         let guarded =
             mappings.iter().any(|guard| guard.range.end == mapping.range.start && !guard.read && !guard.write);

@@ -15,7 +15,7 @@ use crate::keys::Keys;
 use crate::settings::Settings;
 use crate::snapshot::Job;
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
-use crate::{alternate, contexts, deepbind, misuse, own, symbols, threads, tls};
+use crate::{alternate, contexts, deepbind, misuse, own, regions, symbols, threads, tls};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::record::live_map::Cell;
@@ -44,7 +44,8 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
         && threads::stacks().next().is_none()
         && alternate::stacks().next().is_none()
         && misuse::all().next().is_none()
-        && !contexts::exist();
+        && !contexts::exist()
+        && !regions::GIVEN_BACK.load(Relaxed);
     if !usual {
         return None;
     }

@@ -71,7 +71,7 @@ fn fresh(addr: usize, old: usize, size: usize) -> usize {
         return addr;
     }
     let clear = state::clear();
-    let is_recycled = || TRACKER.live.is_recycled(addr + old, addr + size);
+    let is_recycled = || TRACKER.live.is_recycled(addr + old, size - old);
     // SAFETY: the block has just been handed out, and nobody else knows its new part yet.
     unsafe {
         if state::ZERO.load(Relaxed) {

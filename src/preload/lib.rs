@@ -17,6 +17,7 @@ mod fast;
 mod fatal;
 mod forget;
 mod gather;
+mod given_back;
 mod glance;
 mod interpose;
 mod kernel;

@@ -64,6 +64,8 @@ pub static SBRK: Ranges<256> = Ranges::new();
 pub static WIPED: Ranges<256> = Ranges::new();
 /// The program keeps memory from its forks (MADV_DONTFORK).
 pub static DONTFORK: AtomicBool = AtomicBool::new(false);
+/// The program gives pages back (MADV_FREE).
+pub static GIVEN_BACK: AtomicBool = AtomicBool::new(false);
 /// Another allocator's memory.
 pub static ALLOCATORS: Ranges<4096> = Ranges::new();
 
@@ -174,13 +176,15 @@ pub extern "C" fn grown(start: usize, increment: isize, caller: usize) -> usize 
     start
 }
 
-/// madvise: the program's; we note what a fork leaves out.
+/// madvise: the program's; we note what a fork leaves out, and what the kernel may take.
 #[unsafe(no_mangle)]
 pub extern "C" fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
+    const MADV_FREE: c_int = 8;
     const MADV_DONTFORK: c_int = 10;
     const MADV_WIPEONFORK: c_int = 18;
     let result = real::madvise(start, len, advice);
     match advice {
+        MADV_FREE if result == 0 => GIVEN_BACK.store(true, Relaxed),
         MADV_DONTFORK if result == 0 => DONTFORK.store(true, Relaxed),
         MADV_WIPEONFORK if result == 0 => WIPED.add(AddrRange::new(start, (start + len).next_multiple_of(4096))),
         _ => {}

@@ -95,8 +95,8 @@ const LEAF_SHIFT: u32 = 26;
 /// Half cells per leaf.
 pub const LEAF_CELLS: usize = LEAF_SPAN / 16;
 const ROOT_SLOTS: usize = 1 << (sys::USER_BITS - LEAF_SHIFT);
-/// A cell at the last 16 bytes of a leaf reaches 2 bytes beyond; nobody reads them. Then, in the last 24 bytes: up to where memory was
-/// part of a block, the leaf that was made before this one (0: none), and the first address that this one covers.
+/// A cell at the last 16 bytes of a leaf reaches 2 bytes beyond; nobody reads them. Then, in the last 24 bytes: how far, in bytes of
+/// cells, memory was part of a block, the leaf that was made before this one (0: none), and the first address that this one covers.
 const LEAF_BYTES: usize = LEAF_CELLS * 2 + 32;
 const HIGH: usize = LEAF_BYTES - 24;
 const LINK: usize = LEAF_BYTES - 16;
@@ -115,12 +115,16 @@ impl Place {
         unsafe { self.cell.write_unaligned(cell.0) };
     }
 
-    /// Whether the new block's memory, as far as it is known, was part of a block before: it lies below the end of another one, or one
-    /// has begun at its start (or 16 bytes before or behind), where what is left of its cell stays. Notes its end.
+    /// Whether the memory from here on, of which the new block takes so many bytes, was part of a block before, as far as is known: it
+    /// lies below the end of another one, or one has begun here (or 16 bytes before or behind), where what is left of its cell stays.
+    /// Notes the end.
     ///
     /// Heaps grow upwards. Where one does not, memory that was never used counts as recycled.
     #[inline(always)]
-    pub fn is_recycled(&self, start: usize, end: usize) -> bool {
+    pub fn is_recycled(&self, bytes: usize) -> bool {
+        // In bytes of cells, so that no pointer to a block's end is left in a register, from where it could come to keep the block.
+        let start = self.cell as usize - self.leaf;
+        let end = start + bytes / 8;
         // SAFETY: the word lies in the leaf's LEAF_BYTES, on a multiple of 8, and is used as an atomic one only.
         let high = unsafe { &*((self.leaf + HIGH) as *const core::sync::atomic::AtomicUsize) };
         let before = high.load(Ordering::Relaxed);
@@ -128,7 +132,7 @@ impl Place {
         if end > before {
             high.store(end, Ordering::Relaxed);
         }
-        // SAFETY: as above.
+        // SAFETY: as in `set`.
         start < before || unsafe { self.cell.read_unaligned() != 0 }
     }
 }
@@ -276,12 +280,12 @@ impl LiveMap {
         (leaf != 0).then(|| Place { cell: (leaf + addr / 16 % LEAF_CELLS * 2) as *mut u32, leaf })
     }
 
-    /// [`Place::is_recycled`] of a new block.
-    pub fn is_recycled(&self, start: usize, end: usize) -> bool {
-        // SAFETY: the root is mapped, and the block is the caller's.
+    /// [`Place::is_recycled`] from an address of a block that is the caller's.
+    pub fn is_recycled(&self, start: usize, bytes: usize) -> bool {
+        // SAFETY: the root is mapped.
         self.root.load(Ordering::Relaxed) != 0
             && start >> sys::USER_BITS == 0
-            && unsafe { self.place_ready(start) }.is_some_and(|place| place.is_recycled(start, end))
+            && unsafe { self.place_ready(start) }.is_some_and(|place| place.is_recycled(bytes))
     }
 
     /// # Safety

@@ -151,7 +151,7 @@ impl Tracker {
         let slack = new.usable.wrapping_sub(new.size);
         if clear.up_to != 0 {
             // SAFETY: the block is new, and the caller's, with all of its usable bytes.
-            unsafe { clear.block(new.addr, new.size, new.usable, || place.is_recycled(new.addr, new.addr + new.size)) };
+            unsafe { clear.block(new.addr, new.size, new.usable, || place.is_recycled(new.size)) };
         }
         if slack >= SLACK_ELSEWHERE as usize {
             if !SPARE || new.size > u32::MAX as usize {

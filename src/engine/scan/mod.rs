@@ -12,6 +12,7 @@ pub mod pools;
 pub mod resident;
 pub mod roots;
 mod sieve;
+pub mod smaps;
 
 #[cfg(test)]
 mod tests;
