@@ -403,6 +403,51 @@ static void in_timer(void) {
     scrub();
 }
 
+static sigset_t blocked;
+static NOINLINE void queue(pthread_t to) {
+    union sigval value = {.sival_ptr = (void *)~hidden};
+    check((to ? pthread_sigqueue(to, SIGUSR2, value) : sigqueue(getpid(), SIGUSR2, value)) == 0);
+}
+static void block(void) {
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGUSR2);
+    sigaddset(&blocked, SIGRTMIN + 6);
+    check(pthread_sigmask(SIG_BLOCK, &blocked, 0) == 0);
+}
+static void in_waiting_signal(void) {
+    block();
+    // Others wait, too.
+    for (int i = 0; i < 20; i++) check(sigqueue(getpid(), SIGRTMIN + 6, (union sigval){.sival_int = i}) == 0);
+    below(put_hidden);
+    queue(0);
+    scrub();
+}
+static void *blocking_thread(void *_) {
+    char byte;
+    block();
+    check(write(ready[1], "", 1) == 1);
+    check(read(never[0], &byte, 1) >= 0);
+    return _;
+}
+static void in_waiting_signal_of_thread(void) {
+    pthread_t thread;
+    char byte;
+    block();
+    check(pthread_create(&thread, 0, blocking_thread, 0) == 0 && read(ready[0], &byte, 1) == 1);
+    below(put_hidden);
+    queue(thread);
+    scrub();
+}
+static void taken_signal(void) {
+    siginfo_t info;
+    block();
+    below(put_hidden);
+    queue(0);
+    check(sigwaitinfo(&blocked, &info) == SIGUSR2);
+    memset(&info, 0, sizeof info);
+    scrub();
+}
+
 static void write_to(int end, int odd) {
     below(put_hidden);
     uintptr_t pointer = ~hidden;
@@ -417,11 +462,14 @@ static void in_named_pipe(void) {
     check(mkfifo("named", 0600) == 0);
     write_to(open("named", O_RDWR), 1);
 }
-static void in_socket(void) {
+static void in_socket_of(int kind, int odd) {
     int ends[2];
-    check(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
-    write_to(ends[1], 1);
+    check(socketpair(AF_UNIX, kind, 0, ends) == 0);
+    write_to(ends[1], odd);
 }
+static void in_socket(void) { in_socket_of(SOCK_STREAM, 1); }
+static void in_datagram(void) { in_socket_of(SOCK_DGRAM, 0); }
+static void in_packet(void) { in_socket_of(SOCK_SEQPACKET, 0); }
 static void read_from_pipe(void) {
     uintptr_t pointer;
     write_to(never[1], 0);
@@ -546,6 +594,11 @@ static const struct {
     {"pipe_behind_odd_bytes", in_pipe_behind_odd_bytes},
     {"named_pipe", in_named_pipe},
     {"socket", in_socket},
+    {"datagram", in_datagram},
+    {"packet", in_packet},
+    {"waiting_signal", in_waiting_signal},
+    {"waiting_signal_of_thread", in_waiting_signal_of_thread},
+    {"taken_signal", taken_signal},
     {"read_from_pipe", read_from_pipe},
     {"block", in_block},
     {"freed_block", in_freed_block},

@@ -212,8 +212,15 @@ fn value_of_a_timer() {
 }
 
 #[test]
+fn value_of_a_signal_that_waits() {
+    kept_by("use_kernel", "waiting_signal");
+    kept_by("use_kernel", "waiting_signal_of_thread");
+    never_kept("taken_signal");
+}
+
+#[test]
 fn bytes_on_their_way_through_a_pipe_or_a_socket() {
-    for place in ["pipe", "pipe_behind_odd_bytes", "named_pipe", "socket"] {
+    for place in ["pipe", "pipe_behind_odd_bytes", "named_pipe", "socket", "datagram", "packet"] {
         kept_by("use_kernel", place);
     }
     never_kept("read_from_pipe");

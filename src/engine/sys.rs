@@ -25,6 +25,7 @@ impl Errno {
     pub const ENOMEM: Self = Self(12);
     pub const EACCES: Self = Self(13);
     pub const EFAULT: Self = Self(14);
+    pub const EBUSY: Self = Self(16);
     pub const EEXIST: Self = Self(17);
     pub const ENOTDIR: Self = Self(20);
     pub const EMFILE: Self = Self(24);
@@ -199,7 +200,10 @@ pub fn peek_at_socket(socket: usize, buffer: &mut [u8]) -> &[u8] {
     const SO_DOMAIN: usize = 39;
     const SO_PEEK_OFF: usize = 42;
     const SOCK_STREAM: i32 = 1;
+    const SOCK_DGRAM: i32 = 2;
+    const SOCK_SEQPACKET: i32 = 5;
     const AF_UNIX: i32 = 1;
+    const POLLERR: u64 = 8;
     const FIONREAD: usize = 0x541b;
     let option = |which| {
         let (mut value, mut len) = (0i32, 4u32);
@@ -209,12 +213,16 @@ pub fn peek_at_socket(socket: usize, buffer: &mut [u8]) -> &[u8] {
     };
     let mut waiting = 0i32;
     let readable = option(SO_DOMAIN) == Some(AF_UNIX)
-        && option(SO_TYPE) == Some(SOCK_STREAM)
+        && option(SO_TYPE).is_some_and(|kind| [SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET].contains(&kind))
         && option(SO_PEEK_OFF).is_some_and(|mark| mark < 0)
         // SAFETY: the kernel writes four bytes.
         && unsafe { call(nr::IOCTL, [socket, FIONREAD, &raw mut waiting as usize, 0, 0, 0]) }.is_ok()
         && waiting > 0;
-    if !readable {
+    // `struct pollfd`: the descriptor, what is waited for, what has come. An error that waits would be taken by our reading.
+    let (mut poll, now) = (socket as u64, [0usize; 2]);
+    // SAFETY: the kernel writes to the one word, and reads the other two.
+    let asked = unsafe { call(nr::PPOLL, [&raw mut poll as usize, 1, now.as_ptr() as usize, 0, 8, 0]) };
+    if !readable || asked.is_err() || poll >> 48 & POLLERR != 0 {
         return &[];
     }
     // SAFETY: the kernel writes as many bytes as it is told.
@@ -263,6 +271,13 @@ pub fn numbers_in(path: &core::ffi::CStr, buffer: &mut [u8], mut each: impl FnMu
             at += len.max(24);
         }
     }
+}
+
+/// Whether signals wait that the calling thread, or its process, has blocked.
+pub fn has_waiting_signals() -> bool {
+    let mut set = 0u64;
+    // SAFETY: the kernel writes a set of 8 bytes.
+    unsafe { call(nr::RT_SIGPENDING, [&raw mut set as usize, 8, 0, 0, 0, 0]) }.is_ok() && set != 0
 }
 
 pub fn getpid() -> u32 {

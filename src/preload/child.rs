@@ -13,7 +13,7 @@ use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop::{self, State};
 use crate::symbols::Search;
 use crate::unforked::Copied;
-use crate::{bundled, contexts, deepbind, gather, given_back, kernel, ledger, real, settings, tls};
+use crate::{bundled, contexts, deepbind, gather, given_back, kernel, ledger, pending, real, settings, tls};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::List;
@@ -206,7 +206,12 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     }
     // While its descriptors are open; where the program waits for us they stay so, and are looked at last, and seldom.
     let in_place = snapshot::is_in_place();
-    let kernel_words = if options.use_kernel && !in_place { kernel::pointers(job.pid) } else { List::new() };
+    let mut found = Findings::new(job, begun);
+    let mut kernel_words = List::new();
+    if options.use_kernel && !in_place {
+        kernel_words = kernel::pointers(job.pid);
+        pending::values(job, &mut kernel_words, &mut found.unseen);
+    }
     quiet_down(options.deadline);
 
     shared.ledger.step.store(Step::Scan as u32, Relaxed);
@@ -220,7 +225,6 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let mut blocks = Blocks::build(&TRACKER.live, &Sizes, &mut pages).ok_or(memory)?;
     // SAFETY: this is the child.
     unsafe { clear_what_is_over(job, &mut pages, &blocks) };
-    let mut found = Findings::new(job, begun);
     (found.check.confirmed_freed, found.check.suspected_freed) = freed;
 
     let secret = pointer_guard();

@@ -27,6 +27,7 @@ mod misuse;
 mod modules;
 mod operators;
 mod own;
+mod pending;
 mod real;
 mod regions;
 mod report_file;

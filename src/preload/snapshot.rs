@@ -88,7 +88,9 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
         no_memory();
         return None;
     };
-    let in_place = threads == 1 && trigger.is_end() && can_read_in_place(job);
+    // Their values are to be had from outside of a thread that stands still for that.
+    let waiting = sys::has_waiting_signals();
+    let in_place = threads == 1 && trigger.is_end() && !waiting && can_read_in_place(job);
     if in_place && glance(job) {
         return None;
     }
@@ -125,6 +127,9 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     if job.child < 0 {
         fail(Errno(-job.child as i32));
         return None;
+    }
+    if waiting {
+        name_tracer(job.child as usize);
     }
     u32::try_from(job.child).ok().filter(|child| *child != 0)
 }
@@ -318,9 +323,7 @@ fn by_ptrace(job: &mut Job) -> bool {
         job.refused = -helper as i32;
         return false;
     }
-    // Where Yama restricts ptrace to descendants, we name the one that may.
-    // SAFETY: sets a permission of this process; takes no pointer.
-    let named = unsafe { sys::call(nr::PRCTL, [PR_SET_PTRACER, helper as usize, 0, 0, 0, 0]) }.is_ok();
+    let named = name_tracer(helper as usize);
     GO.store(1, Relaxed);
     sys::futex_wake(&GO, 1);
     let mut status = 0i32;
@@ -329,8 +332,7 @@ fn by_ptrace(job: &mut Job) -> bool {
         == Err(Errno::EINTR)
     {}
     if named {
-        // SAFETY: as above.
-        let _ = unsafe { sys::call(nr::PRCTL, [PR_SET_PTRACER, 0, 0, 0, 0, 0]) };
+        name_tracer(0);
     }
     // A filter may kill whoever calls ptrace: then the helper has said nothing, and has not cloned.
     if job.refused == 0 && job.child == 0 {
@@ -344,6 +346,12 @@ fn by_ptrace(job: &mut Job) -> bool {
         return false;
     }
     true
+}
+
+/// Where Yama restricts ptrace to descendants, we name the one that may.
+fn name_tracer(process: usize) -> bool {
+    // SAFETY: sets a permission of this process; takes no pointer.
+    unsafe { sys::call(nr::PRCTL, [PR_SET_PTRACER, process, 0, 0, 0, 0]) }.is_ok()
 }
 
 static GO: AtomicU32 = AtomicU32::new(0);

@@ -36,6 +36,8 @@ pub mod nr {
     pub const MUNMAP: usize = 215;
     pub const RT_SIGACTION: usize = 134;
     pub const RT_SIGPROCMASK: usize = 135;
+    pub const PPOLL: usize = 73;
+    pub const RT_SIGPENDING: usize = 136;
     pub const RT_SIGRETURN: usize = 139;
     pub const PREAD64: usize = 67;
     pub const MINCORE: usize = 232;

@@ -36,6 +36,8 @@ pub mod nr {
     pub const MUNMAP: usize = 11;
     pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
+    pub const PPOLL: usize = 271;
+    pub const RT_SIGPENDING: usize = 127;
     pub const RT_SIGRETURN: usize = 15;
     pub const PREAD64: usize = 17;
     pub const MINCORE: usize = 27;

@@ -56,6 +56,21 @@ pub struct Captured {
 // SAFETY: all fields are valid when zero (`State::Asked` is 0).
 unsafe impl Zeroed for Captured {}
 
+impl Captured {
+    const fn new(tid: u32) -> Self {
+        Self {
+            tid,
+            state: State::Asked,
+            signal: 0,
+            has_registers: false,
+            sp: 0,
+            tls: 0,
+            general: [0; GENERAL],
+            vector_len: 0,
+        }
+    }
+}
+
 /// The threads of one stop. In mapped memory, kept from scan to scan.
 pub struct Crew {
     pub threads: &'static mut [Captured],
@@ -109,16 +124,7 @@ impl Crew {
             self.overflow += 1;
             return None;
         };
-        *place = Captured {
-            tid,
-            state: State::Asked,
-            signal: 0,
-            has_registers: false,
-            sp: 0,
-            tls: 0,
-            general: [0; GENERAL],
-            vector_len: 0,
-        };
+        *place = Captured::new(tid);
         self.used += 1;
         Some(self.used - 1)
     }
@@ -200,7 +206,7 @@ fn look_at(pid: u32, thread: &mut Captured, blocked_is_enough: bool) -> bool {
     true
 }
 
-fn task_path<'a>(path: &'a mut [u8; 64], pid: u32, tid: u32, name: &[u8]) -> &'a CStr {
+pub fn task_path<'a>(path: &'a mut [u8; 64], pid: u32, tid: u32, name: &[u8]) -> &'a CStr {
     let mut digits = [0; 20];
     let mut tail = [0u8; 32];
     let mut used = 0;

@@ -10,6 +10,7 @@ use leakscan_engine::sys::{self, Errno, nr};
 const SEIZE: usize = 0x4206;
 const INTERRUPT: usize = 0x4207;
 const GETREGSET: usize = 0x4204;
+const PEEKSIGINFO: usize = 0x4209;
 const DETACH: usize = 17;
 const GENERAL_SET: usize = 1;
 const WALL: usize = 0x4000_0000;
@@ -122,4 +123,42 @@ pub fn resume(crew: &Crew) {
     for thread in crew.found().iter().filter(|thread| thread.state == State::Stopped) {
         let _ = ptrace(DETACH, thread.tid, 0, thread.signal as usize);
     }
+}
+
+/// A `siginfo_t`: number and errno, code, and from the third word on what depends on these.
+pub type SignalInfo = [usize; 16];
+
+/// Stops the thread for a moment, and gives the signals that wait for it (`shared`: for its process), which stay where they are.
+///
+/// # Errors
+/// Where the kernel refuses to trace it.
+pub fn waiting_signals(tid: u32, shared: bool, mut each: impl FnMut(&SignalInfo)) -> Result<(), Errno> {
+    const AT_A_TIME: usize = 8;
+    let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    ptrace(SEIZE, tid, 0, 0)?;
+    let mut thread = Captured::new(tid);
+    let _ = ptrace(INTERRUPT, tid, 0, 0);
+    while !stopped(&mut thread) {
+        if sys::clock_ns(sys::CLOCK_MONOTONIC) - started > DEADLINE_NS {
+            // In the kernel, where nothing stops it. It is let go when we end.
+            return Err(Errno::EBUSY);
+        }
+        sys::sleep_ns(20_000);
+    }
+    if thread.state != State::Stopped {
+        return Err(Errno::ESRCH);
+    }
+    let (mut infos, mut at) = ([[0usize; 16]; AT_A_TIME], 0u64);
+    loop {
+        // `struct ptrace_peeksiginfo_args`: the number of the first, a flag, how many.
+        let which = [at, u64::from(shared) | (AT_A_TIME as u64) << 32];
+        let found = ptrace(PEEKSIGINFO, tid, which.as_ptr() as usize, infos.as_mut_ptr() as usize).unwrap_or(0);
+        infos.iter().take(found).for_each(&mut each);
+        if found < AT_A_TIME {
+            break;
+        }
+        at += found as u64;
+    }
+    let _ = ptrace(DETACH, tid, 0, thread.signal as usize);
+    Ok(())
 }
