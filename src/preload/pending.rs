@@ -13,7 +13,9 @@ pub fn values(job: &Job, words: &mut List<usize>, unseen: &mut Unseen) {
     for tid in threads {
         let mut text = [0; 4096];
         let mut path = [0; 64];
-        let Ok(status) = sys::read_file(stop::task_path(&mut path, job.pid, tid, b"status"), &mut text) else { continue };
+        let Ok(status) = sys::read_file(stop::task_path(&mut path, job.pid, tid, b"status"), &mut text) else {
+            continue;
+        };
         // Those of the process are the same in each thread's.
         for (of, shared) in [(&b"SigPnd:"[..], false), (b"ShdPnd:", true)] {
             if (shared && tid != job.caller.tid) || !any(status, of) {

@@ -10,6 +10,7 @@ use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, Zeroed};
 use leakscan_engine::heap::Cache;
 use leakscan_engine::lock::Lock;
@@ -240,6 +241,11 @@ fn first() -> Option<&'static Thread> {
         return None;
     };
     let tid = sys::gettid();
+    if tid == sys::getpid() {
+        // Looked at in many places before they are written.
+        let start = (&raw const thread.ids).addr();
+        arena::populate(AddrRange::new(start, start + size_of_val(&thread.ids) + size_of_val(&thread.nodes)));
+    }
     thread.tid.store(tid, Relaxed);
     thread.stack.set(guess_stack(tid));
     thread.ticks.set(crate::trigger::TICKS);

@@ -86,7 +86,8 @@ impl Index {
     fn add(&self, level: usize) -> Option<&[AtomicU64]> {
         let place = self.levels.get(level)?;
         if place.load(Acquire) == 0 {
-            let range = arena::map((1 << (FIRST_BITS + level as u32)) * size_of::<AtomicU64>())?;
+            let bytes = (1 << (FIRST_BITS + level as u32)) * size_of::<AtomicU64>();
+            let range = if level == 0 { arena::map_populated(bytes) } else { arena::map(bytes) }?;
             if place.compare_exchange(0, range.start, Release, Relaxed).is_ok() {
                 self.filled.store(0, Relaxed);
                 self.newest.fetch_max(level, Release);
