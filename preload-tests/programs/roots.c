@@ -3,6 +3,11 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <malloc.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -403,14 +408,15 @@ static void in_timer(void) {
     scrub();
 }
 
+#define SENT (SIGRTMIN + 7)
 static sigset_t blocked;
 static NOINLINE void queue(pthread_t to) {
     union sigval value = {.sival_ptr = (void *)~hidden};
-    check((to ? pthread_sigqueue(to, SIGUSR2, value) : sigqueue(getpid(), SIGUSR2, value)) == 0);
+    check((to ? pthread_sigqueue(to, SENT, value) : sigqueue(getpid(), SENT, value)) == 0);
 }
 static void block(void) {
     sigemptyset(&blocked);
-    sigaddset(&blocked, SIGUSR2);
+    sigaddset(&blocked, SENT);
     sigaddset(&blocked, SIGRTMIN + 6);
     check(pthread_sigmask(SIG_BLOCK, &blocked, 0) == 0);
 }
@@ -438,12 +444,44 @@ static void in_waiting_signal_of_thread(void) {
     queue(thread);
     scrub();
 }
+// In the kernel, where nothing stops it: its value is not to be had.
+static void *sleeping_thread(void *_) {
+    block();
+    queue(pthread_self());
+    scrub();
+    pid_t child = vfork();
+    if (child == 0) {
+        char byte = 0;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        check(write(ready[1], &byte, 1) == 1);
+        for (;;) pause();
+    }
+    return _;
+}
+static void in_waiting_signal_of_sleeper(void) {
+    pthread_t thread;
+    char byte;
+    below(put_hidden);
+    check(pthread_create(&thread, 0, sleeping_thread, 0) == 0 && read(ready[0], &byte, 1) == 1);
+}
+// Whoever calls ptrace ends.
+static void in_waiting_signal_under_filter(void) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ptrace, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {4, code};
+    check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+    in_waiting_signal();
+}
 static void taken_signal(void) {
     siginfo_t info;
     block();
     below(put_hidden);
     queue(0);
-    check(sigwaitinfo(&blocked, &info) == SIGUSR2);
+    check(sigwaitinfo(&blocked, &info) == SENT);
     memset(&info, 0, sizeof info);
     scrub();
 }
@@ -598,6 +636,8 @@ static const struct {
     {"packet", in_packet},
     {"waiting_signal", in_waiting_signal},
     {"waiting_signal_of_thread", in_waiting_signal_of_thread},
+    {"waiting_signal_of_sleeper", in_waiting_signal_of_sleeper},
+    {"waiting_signal_under_filter", in_waiting_signal_under_filter},
     {"taken_signal", taken_signal},
     {"read_from_pipe", read_from_pipe},
     {"block", in_block},

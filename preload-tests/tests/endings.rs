@@ -168,36 +168,3 @@ fn exec_begins_a_report_of_its_own() {
     assert!(!reports[0].exe.ends_with("/endings") && reports[0].triggers() == ["exit"], "{reports:?}");
     assert_eq!(reports[0].pid, reports[1].pid);
 }
-
-fn on_a_stack(what: &str, options: &str) -> Outcome {
-    program("used_up.c").arg(what).options(options).run_as_bare()
-}
-
-/// A stack that is used up has no room for a handler: it has a stack of ours.
-#[test]
-fn a_stack_that_is_used_up() {
-    for (what, lost) in
-        [("main", (1, 1337)), ("thread", (1, 1337)), ("kept by main", (0, 0)), ("kept by a thread", (0, 0))]
-    {
-        let outcome = on_a_stack(what, "");
-        let report = outcome.report();
-        assert_eq!((report.triggers(), outcome.status.signal()), (vec!["exit"], Some(11)), "{what}: {outcome:?}");
-        assert_eq!(report.total(), lost, "{what}: {report:?}");
-        assert_eq!(on_a_stack(what, "fatal=0").files().len(), 0, "{what}");
-    }
-}
-
-/// What the handler has interrupted ends at its stack pointer, as ever.
-#[test]
-fn what_a_signal_interrupts_is_read_from_its_stack_pointer_on() {
-    assert_eq!(on_a_stack("below", "").report().total(), (1, 1337));
-    assert_eq!(on_a_stack("in the frame", "").report().total(), (0, 0));
-}
-
-#[test]
-fn no_alternate_stack_of_ours_is_seen_or_used() {
-    for what in ["told", "asked for"] {
-        on_a_stack(what, "").ok();
-        on_a_stack(what, "fatal=0").ok();
-    }
-}

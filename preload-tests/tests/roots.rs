@@ -213,9 +213,28 @@ fn value_of_a_timer() {
 
 #[test]
 fn value_of_a_signal_that_waits() {
-    kept_by("use_kernel", "waiting_signal");
-    kept_by("use_kernel", "waiting_signal_of_thread");
+    for place in ["waiting_signal", "waiting_signal_of_thread"] {
+        run(place, "").expect_clean();
+        lost(place, "use_kernel=0");
+    }
     never_kept("taken_signal");
+}
+
+/// Where nobody may ask for it, the report says so, and the scan is made all the same.
+#[test]
+fn value_of_a_signal_that_is_not_to_be_had() {
+    for (place, options) in
+        [("waiting_signal", "stop=signal"), ("waiting_signal_of_sleeper", ""), ("waiting_signal_under_filter", "")]
+    {
+        let outcome = run(place, options);
+        outcome.expect_leaks(1, 1337);
+        let unseen = outcome.report().last().unseen.clone();
+        assert_eq!(
+            unseen.iter().filter(|unseen| unseen.what == "pending-signal" && unseen.count == 1).count(),
+            1,
+            "{unseen:?}"
+        );
+    }
 }
 
 #[test]

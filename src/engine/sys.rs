@@ -191,8 +191,9 @@ impl Pipe {
     }
 }
 
-/// What the next reader of a stream between processes of this machine would get, without taking it out. Nothing of a socket that
-/// looking at would change: one with a mark of how far it was peeked at, and one without bytes, whose error the program is to get.
+/// What the next reader of a socket between processes of this machine would get, without taking it out: of datagrams and packets the
+/// first. Nothing of a socket that looking at would change: one with a mark of how far it was peeked at, and one without bytes or with an
+/// error, which the program is to get.
 pub fn peek_at_socket(socket: usize, buffer: &mut [u8]) -> &[u8] {
     const MSG_PEEK_DONTWAIT: usize = 0x42;
     const SOL_SOCKET: usize = 1;
@@ -218,11 +219,14 @@ pub fn peek_at_socket(socket: usize, buffer: &mut [u8]) -> &[u8] {
         // SAFETY: the kernel writes four bytes.
         && unsafe { call(nr::IOCTL, [socket, FIONREAD, &raw mut waiting as usize, 0, 0, 0]) }.is_ok()
         && waiting > 0;
+    if !readable {
+        return &[];
+    }
     // `struct pollfd`: the descriptor, what is waited for, what has come. An error that waits would be taken by our reading.
     let (mut poll, now) = (socket as u64, [0usize; 2]);
     // SAFETY: the kernel writes to the one word, and reads the other two.
     let asked = unsafe { call(nr::PPOLL, [&raw mut poll as usize, 1, now.as_ptr() as usize, 0, 8, 0]) };
-    if !readable || asked.is_err() || poll >> 48 & POLLERR != 0 {
+    if asked.is_err() || poll >> 48 & POLLERR != 0 {
         return &[];
     }
     // SAFETY: the kernel writes as many bytes as it is told.
@@ -273,11 +277,11 @@ pub fn numbers_in(path: &core::ffi::CStr, buffer: &mut [u8], mut each: impl FnMu
     }
 }
 
-/// Whether signals wait that the calling thread, or its process, has blocked.
+/// Whether real-time signals wait that the calling thread, or its process, has blocked.
 pub fn has_waiting_signals() -> bool {
     let mut set = 0u64;
     // SAFETY: the kernel writes a set of 8 bytes.
-    unsafe { call(nr::RT_SIGPENDING, [&raw mut set as usize, 8, 0, 0, 0, 0]) }.is_ok() && set != 0
+    unsafe { call(nr::RT_SIGPENDING, [&raw mut set as usize, 8, 0, 0, 0, 0]) }.is_ok() && set >> 32 != 0
 }
 
 pub fn getpid() -> u32 {

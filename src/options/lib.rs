@@ -87,7 +87,7 @@ options! {
     use_registers: bool = Type::Switch, "1", "roots: registers, vector registers included";
     use_tls: bool = Type::Switch, "1", "roots: thread-local storage";
     use_mappings: bool = Type::Switch, "1", "roots: anonymous, shared and file mappings that are not the allocator's";
-    use_kernel: bool = Type::Switch, "1", "roots: pointers that the kernel keeps for the program (epoll, timers, bytes in pipes and local sockets)";
+    use_kernel: bool = Type::Switch, "1", "roots: pointers that the kernel keeps for the program (epoll, timers, values of waiting signals, bytes in pipes and local sockets)";
     possible: bool = Type::Switch, "0", "list blocks that are reached only through pointers into their middle";
     unwind_check: u64 = Type::Number { min: 0, max: u64::MAX }, "0",
         "for testing: compare every Nth stack with that of libgcc's unwinder and count the differences; 0: never";

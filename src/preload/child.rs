@@ -56,6 +56,9 @@ pub fn run(job: &mut Job) -> ! {
     open_protection_keys();
     // It is the program's; we are another process, whose limits are its own.
     sys::lift_memory_limit();
+    const CORE: usize = 4;
+    // SAFETY: the kernel reads two words: no core dumps of this process.
+    let _ = unsafe { sys::call(nr::SETRLIMIT, [CORE, [0usize; 2].as_ptr() as usize, 0, 0, 0, 0]) };
     let status = match ledger::get() {
         None => Step::Memory as u32,
         Some(shared) => {
@@ -210,7 +213,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let mut kernel_words = List::new();
     if options.use_kernel && !in_place {
         kernel_words = kernel::pointers(job.pid);
-        pending::values(job, &mut kernel_words, &mut found.unseen);
+        pending::values(job, snapshot::may_trace(options.stop), &mut kernel_words, &mut found.unseen);
     }
     quiet_down(options.deadline);
 
@@ -367,9 +370,6 @@ fn quiet_down(deadline: u64) {
         // SAFETY: this process's descriptors are copies that nobody uses.
         let _ = unsafe { sys::call(nr::CLOSE_RANGE, [0, usize::MAX >> 33, 0, 0, 0, 0]) };
     }
-    const CORE: usize = 4;
-    // SAFETY: the kernel reads two words: no core dumps of this process.
-    let _ = unsafe { sys::call(nr::SETRLIMIT, [CORE, [0usize; 2].as_ptr() as usize, 0, 0, 0, 0]) };
     // (Of two processes with the same memory the kernel would end both.)
     if !snapshot::is_in_place()
         && let Ok(file) = sys::open(c"/proc/self/oom_score_adj", sys::O_WRONLY, 0)

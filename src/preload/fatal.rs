@@ -2,11 +2,11 @@
 //!
 //! Where the program leaves a signal that ends it at its default action there is a handler of ours (`fatal=0`: none): a last scan, then
 //! the end as it would have been. The program is told that there is none, and gets it back when it sets the default again. Where it
-//! has a handler of its own, or ignores the signal, nothing changes.
+//! has a handler of its own, or ignores the signal, nothing changes; nor does a stack that is used up and leaves a handler no room.
 #![allow(unsafe_code)] // exported functions; reads what the kernel hands to a handler, sends the signal again
 
 use crate::stop::signal::{Action, SA_ONSTACK, SA_SIGINFO, install};
-use crate::{alternate, real, trigger};
+use crate::{real, trigger};
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use leakscan_engine::sys::{self, nr};
@@ -25,7 +25,6 @@ const OTHERS: [c_int; 10] = [1, 2, 3, 10, 12, 13, 14, 15, 24, 25];
 /// After it the default action holds again.
 const SA_RESETHAND: c_int = 0x8000_0000u32.cast_signed();
 const SIG_DFL: usize = 0;
-const SIG_IGN: usize = 1;
 
 static ON: AtomicBool = AtomicBool::new(false);
 
@@ -45,7 +44,6 @@ pub fn init() {
         }
     }
     trigger::restore_signals(mask);
-    alternate::init();
 }
 
 /// The child of a fork may be the first process of a container.
@@ -88,9 +86,8 @@ pub fn handles(signal: c_int) -> bool {
         && now.handler == ours()
 }
 
-unsafe extern "C" fn handle(signal: c_int, info: *const i32, context: *const c_void) {
+unsafe extern "C" fn handle(signal: c_int, info: *const i32, _: *const c_void) {
     const MEMORY_FAILED_ELSEWHERE: i32 = 5;
-    alternate::interrupted(context.cast());
     trigger::last();
     // The default action, even where a handler of the program's has called this one.
     let action = [0usize; 4];
@@ -119,9 +116,6 @@ pub unsafe extern "C" fn sigaction(signal: c_int, new: *const Action, old: *mut 
     // SAFETY: by this function's own contract.
     unsafe {
         // Before the call: both may be one.
-        if new.as_ref().is_some_and(|new| new.flags & SA_ONSTACK != 0 && ![SIG_DFL, SIG_IGN].contains(&new.handler)) {
-            alternate::is_asked_for();
-        }
         let to_default = is_watched(signal) && new.as_ref().is_some_and(|new| new.handler == SIG_DFL);
         let result = real::sigaction(signal, new, old);
         if result == 0 {

@@ -83,12 +83,7 @@ pub unsafe fn roots<S: SizeOf>(
     let all = stopped
         .map(|thread| Thread { tid: thread.tid, sp: thread.sp, tls: thread.tls, red_zone: RED_ZONE })
         .chain([caller]);
-    for mut thread in all {
-        if let Some((stack, below)) = alternate::ours(thread.sp) {
-            // The kernel has put the interrupted code's registers there.
-            let _ = stacks.push(AddrRange::new(thread.sp, stack.end));
-            (thread.sp, thread.red_zone) = (below, RED_ZONE);
-        }
+    for thread in all {
         if !live.push(thread.tid) || !standing.push(thread.sp) {
             return Err(MEMORY);
         }

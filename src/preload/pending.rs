@@ -1,40 +1,84 @@
 //! The values of signals that wait to be taken (sigqueue, pthread_sigqueue): pointers that the kernel alone has. It shows them to a debugger.
+//!
+//! Of real-time signals only, which are those that are sent with values: a thread is stopped for it, and epoll_wait does not go on after
+//! that as if nothing had been.
 
 use crate::emit::Unseen;
-use crate::snapshot::Job;
+use crate::snapshot::{self, Job};
 use crate::stop::{self, ptrace::waiting_signals};
 use leakscan_engine::arena::List;
 use leakscan_engine::sys;
 
+/// For all threads together.
+const PATIENCE_NS: u64 = 50_000_000;
+
+/// What the helper is to look at, and has found.
+struct Task<'a> {
+    /// Each with whether its process's are meant.
+    threads: List<(u32, bool)>,
+    words: &'a mut List<usize>,
+    done: usize,
+    until: u64,
+}
+
 /// Adds the words of those that somebody has sent with a value. For the snapshot child, while the program goes on, or waits for its end.
-pub fn values(job: &Job, words: &mut List<usize>, unseen: &mut Unseen) {
-    let mut refused = 0;
-    let threads = job.crew.found().iter().map(|thread| thread.tid).chain([job.caller.tid]);
-    for tid in threads {
-        let mut text = [0; 4096];
-        let mut path = [0; 64];
+pub fn values(job: &Job, by_ptrace: bool, words: &mut List<usize>, unseen: &mut Unseen) {
+    let until = sys::clock_ns(sys::CLOCK_MONOTONIC) + PATIENCE_NS;
+    let mut task = Task { threads: List::new(), words, done: 0, until };
+    let mut asleep = 0;
+    for tid in job.crew.found().iter().map(|thread| thread.tid).chain([job.caller.tid]) {
+        let (mut text, mut path) = ([0; 4096], [0; 64]);
         let Ok(status) = sys::read_file(stop::task_path(&mut path, job.pid, tid, b"status"), &mut text) else {
             continue;
         };
         // Those of the process are the same in each thread's.
         for (of, shared) in [(&b"SigPnd:"[..], false), (b"ShdPnd:", true)] {
-            if (shared && tid != job.caller.tid) || !any(status, of) {
-                continue;
+            if (shared && tid != job.caller.tid) || !any_real_time(status, of) {
+            } else if is_asleep(status) {
+                // In the kernel, where nothing stops it.
+                asleep += 1;
+            } else {
+                let _ = task.threads.push((tid, shared));
             }
-            let looked = waiting_signals(tid, shared, |info| {
-                // Negative codes are those that programs send; what they give lies in six words.
-                if (info[1] as u32).cast_signed() < 0 {
-                    info[2..8].iter().for_each(|word| _ = words.push(*word));
-                }
-            });
-            refused += usize::from(looked.is_err());
         }
     }
-    unseen.add_count("pending-signal", refused, b"threads have signals waiting whose values the kernel does not show");
+    let count = task.threads.len();
+    if count != 0 && by_ptrace {
+        snapshot::with_helper(look, &raw mut task as usize, until);
+    }
+    let missed = count - task.done.min(count) + asleep;
+    unseen.add_count(
+        "pending-signal",
+        missed,
+        b"threads have signals waiting whose values were not to be had from the kernel",
+    );
 }
 
-/// Whether a line of /proc/PID/status tells of a signal.
-fn any(status: &[u8], of: &[u8]) -> bool {
-    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(of));
-    line.is_some_and(|set| set.iter().any(|digit| !b"0 \t".contains(digit)))
+/// The helper: whatever becomes of it (a filter may kill who calls ptrace), its end lets all threads go on.
+extern "C" fn look(task: usize) -> ! {
+    #[allow(unsafe_code)]
+    // SAFETY: the address of the task of `values`, which waits for this process to end.
+    let task = unsafe { &mut *(task as *mut Task<'_>) };
+    for index in 0..task.threads.len() {
+        let (tid, shared) = task.threads[index];
+        let looked = waiting_signals(tid, shared, task.until, |info| {
+            // Negative codes are those that programs send; what they give lies in six words.
+            if (info[1] as u32).cast_signed() < 0 {
+                info[2..8].iter().for_each(|word| _ = task.words.push(*word));
+            }
+        });
+        task.done += usize::from(looked.is_ok());
+    }
+    snapshot::end_helper()
+}
+
+/// Whether a line of /proc/PID/status tells of a signal from 32 on: of sixteen digits the first eight.
+fn any_real_time(status: &[u8], of: &[u8]) -> bool {
+    let set =
+        status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(of)).unwrap_or_default().trim_ascii();
+    set.len() >= 8 && set[..set.len() - 8].iter().any(|digit| *digit != b'0')
+}
+
+fn is_asleep(status: &[u8]) -> bool {
+    status.windows(8).any(|window| window == b"State:\tD")
 }

@@ -128,9 +128,7 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
         fail(Errno(-job.child as i32));
         return None;
     }
-    if waiting {
-        name_tracer(job.child as usize);
-    }
+    NAMED.store(waiting && name_tracer(job.child as usize), Relaxed);
     u32::try_from(job.child).ok().filter(|child| *child != 0)
 }
 
@@ -348,7 +346,10 @@ fn by_ptrace(job: &mut Job) -> bool {
     true
 }
 
-/// Where Yama restricts ptrace to descendants, we name the one that may.
+/// A child has been named.
+static NAMED: AtomicBool = AtomicBool::new(false);
+
+/// Where Yama restricts ptrace to descendants, we name the one that may, and its helpers.
 fn name_tracer(process: usize) -> bool {
     // SAFETY: sets a permission of this process; takes no pointer.
     unsafe { sys::call(nr::PRCTL, [PR_SET_PTRACER, process, 0, 0, 0, 0]) }.is_ok()
@@ -379,10 +380,40 @@ extern "C" fn helper(job: usize) -> ! {
         }
         Err(error) => job.refused = error.0,
     }
+    end_helper()
+}
+
+pub fn end_helper() -> ! {
     loop {
         // SAFETY: ends this process.
         unsafe { sys::syscall(nr::EXIT, [0; 6]) };
     }
+}
+
+/// In the snapshot child: lets a helper of its own do something that may end who does it, for no longer than `until`.
+pub fn with_helper(task: extern "C" fn(usize) -> !, argument: usize, until: u64) {
+    const WNOHANG: usize = 1;
+    const SIGKILL: usize = 9;
+    let top = STACKS.load(Relaxed) + 2 * STACK;
+    // SAFETY: in this copy of the program nobody else uses the helper's stack; `task` uses no thread-local state and ends itself.
+    let helper = unsafe { clone_onto(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED, top, task, argument) };
+    let Ok(helper) = usize::try_from(helper) else { return };
+    loop {
+        // SAFETY: no status is asked for.
+        match unsafe { sys::call(nr::WAIT4, [helper, 0, WCLONE | WNOHANG, 0, 0, 0]) } {
+            Ok(0) | Err(Errno::EINTR) => sys::sleep_ns(50_000),
+            _ => return,
+        }
+        if sys::clock_ns(sys::CLOCK_MONOTONIC) > until {
+            // SAFETY: ends the helper, whose end lets go of whom it traces.
+            let _ = unsafe { sys::call(nr::KILL, [helper, SIGKILL, 0, 0, 0, 0]) };
+        }
+    }
+}
+
+/// Whether ptrace may be tried.
+pub fn may_trace(stop: &str) -> bool {
+    stop != "signal" && REFUSED.load(Relaxed) == 0
 }
 
 /// The program has used up its descriptors: a table of this process's own, with room for two that it closes there.
@@ -439,6 +470,9 @@ fn note(settings: &Settings, ledger: &Ledger, step: u32, error: u32) {
 
 /// A child has ended with this wait status: the report is whole, or is cut back to what was whole before.
 pub fn ended(status: i32) {
+    if NAMED.swap(false, Relaxed) {
+        name_tracer(0);
+    }
     let (Some(shared), Some(settings)) = (ledger::get(), settings::get()) else { return };
     let ledger = shared.ledger;
     if status == 0 || status == -1 && ledger.step.load(Relaxed) == child::Step::Done as u32 {

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)] // calls the program's start routine
 
 use crate::shims::{CONTROL_BLOCK, static_tls, thread_pointer};
-use crate::{alternate, real, tls};
+use crate::{real, tls};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::arena::Zeroed;
@@ -92,7 +92,6 @@ extern "C-unwind" fn run(record: usize) -> usize {
         record.high.store(stack.high, Relaxed);
         if let Some(thread) = tls::current() {
             thread.stack.set(stack);
-            alternate::give(thread);
         }
     }
     record.tid.store(sys::gettid(), Relaxed);

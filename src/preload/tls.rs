@@ -128,8 +128,7 @@ pub struct Alternate {
     pub size: AtomicUsize,
 }
 
-/// One thread's state. Only its own thread changes it; the snapshot child reads `tid`, `moving` and what there is of
-/// alternate stacks.
+/// One thread's state. Only its own thread changes it; the snapshot child reads `tid`, `moving` and `alternate`.
 #[repr(C)]
 pub struct Thread {
     /// The walk's buffers are in use: a signal handler that allocates meanwhile gets no stack.
@@ -141,10 +140,6 @@ pub struct Thread {
     pub operator: Note,
     pub moving: Moving,
     pub alternate: Alternate,
-    /// One of ours, where the program has none; 0: not made.
-    pub own_alternate: AtomicUsize,
-    /// The stack pointer of what was interrupted when it stands there.
-    pub interrupted: AtomicUsize,
     pub sampler: Sampler,
     pub trace: Cell<Trace>,
     pub ids: Ids<IDS>,

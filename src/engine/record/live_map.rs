@@ -132,7 +132,8 @@ impl Place {
         if end > before {
             high.store(end, Ordering::Relaxed);
         }
-        // SAFETY: as in `set`.
+        // SAFETY: it lies in the leaf's LEAF_BYTES. Where what is asked about ends within 16 bytes, half of it is a neighbour's cell, which its
+        // owner may write meanwhile: any value will do.
         start < before || unsafe { self.cell.read_unaligned() != 0 }
     }
 }

@@ -104,7 +104,7 @@ impl Clear {
     pub unsafe fn grown(self, addr: usize, old: usize, usable: usize, is_recycled: impl FnOnce() -> bool) {
         if usable > SELDOM_PARTLY_WRITTEN && usable <= self.grown_up_to() && is_recycled() {
             // SAFETY: by this function's own contract.
-            unsafe { ((addr + old) as *mut u8).write_bytes(0, usable - old) };
+            unsafe { ((addr + old) as *mut u8).write_bytes(0, usable.saturating_sub(old)) };
         }
     }
 

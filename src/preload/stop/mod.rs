@@ -18,7 +18,7 @@ use core::ffi::CStr;
 use leakscan_engine::arena::{self, Zeroed};
 use leakscan_engine::sys::{self, Errno};
 
-pub use arch::{GENERAL, interrupted};
+pub use arch::GENERAL;
 /// Room for a thread's vector registers.
 pub const VECTOR: usize = 4096;
 

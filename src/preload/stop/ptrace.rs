@@ -128,19 +128,18 @@ pub fn resume(crew: &Crew) {
 /// A `siginfo_t`: number and errno, code, and from the third word on what depends on these.
 pub type SignalInfo = [usize; 16];
 
-/// Stops the thread for a moment, and gives the signals that wait for it (`shared`: for its process), which stay where they are.
+/// Stops the thread for a moment, and gives the signals that wait for it (`shared`: for its process), which stay where they are. For a
+/// process that ends soon, since it may leave the thread seized.
 ///
 /// # Errors
-/// Where the kernel refuses to trace it.
-pub fn waiting_signals(tid: u32, shared: bool, mut each: impl FnMut(&SignalInfo)) -> Result<(), Errno> {
+/// Where the kernel refuses to trace it, or it has not stopped `until` then.
+pub fn waiting_signals(tid: u32, shared: bool, until: u64, mut each: impl FnMut(&SignalInfo)) -> Result<(), Errno> {
     const AT_A_TIME: usize = 8;
-    let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
     ptrace(SEIZE, tid, 0, 0)?;
     let mut thread = Captured::new(tid);
     let _ = ptrace(INTERRUPT, tid, 0, 0);
     while !stopped(&mut thread) {
-        if sys::clock_ns(sys::CLOCK_MONOTONIC) - started > DEADLINE_NS {
-            // In the kernel, where nothing stops it. It is let go when we end.
+        if sys::clock_ns(sys::CLOCK_MONOTONIC) > until {
             return Err(Errno::EBUSY);
         }
         sys::sleep_ns(20_000);

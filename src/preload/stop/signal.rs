@@ -76,7 +76,6 @@ unsafe extern "C" fn handle(_: c_int, info: *const i32, context: *const c_void) 
         }
         return;
     }
-    crate::alternate::interrupted(context.cast());
     crate::trigger::request(leakscan_report::Trigger::Signal);
 }
 
