@@ -77,7 +77,8 @@ pub struct Clear {
 
 impl Clear {
     /// A small block is one thing, most of which is written at once, its last word least often: only that is cleared, and what lies
-    /// behind it, which counts if the program asks for usable sizes. All is of a larger one, if it is recycled.
+    /// behind it, which counts if the program asks for usable sizes (both are in the last 16 bytes, where sizes are rounded up to as
+    /// many). All is of a larger one, if it is recycled.
     ///
     /// # Safety
     /// The block at `addr` is new and the caller's, and has `usable` bytes, `size` of them at least.
@@ -88,12 +89,9 @@ impl Clear {
                 // SAFETY: by this function's own contract.
                 unsafe { (addr as *mut u8).write_bytes(0, usable) };
             }
-        } else if usable >= 8 {
-            let behind = usable - 8;
-            for at in [behind.min(size.saturating_sub(1) & !7), behind] {
-                // SAFETY: as above.
-                unsafe { ((addr + at) as *mut usize).write_unaligned(0) };
-            }
+        } else if usable >= 16 {
+            // SAFETY: as above.
+            unsafe { ((addr + usable - 16) as *mut [u64; 2]).write_unaligned([0; 2]) };
         }
     }
 
