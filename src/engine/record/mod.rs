@@ -35,7 +35,7 @@ pub struct Tracker {
 }
 
 /// Smaller blocks are one thing each, most of which is written at once.
-pub const SELDOM_PARTLY_WRITTEN: usize = 128;
+const SELDOM_PARTLY_WRITTEN: usize = 128;
 /// Bytes that a size takes in a block's spare ones.
 pub const TRAILER: usize = 4;
 

@@ -188,12 +188,20 @@ mod tests {
     use super::*;
     use crate::record::live_map::{Cell, Family};
 
+    fn set_up() -> (Table, LiveMap, Cell) {
+        let live = LiveMap::new();
+        assert!(live.init());
+        (Table::new(), live, Cell::new(Family::Malloc, 1, 31, None))
+    }
+
+    fn record(addr: usize, cell: Cell) -> Record {
+        Record { addr, size: addr / 3, cell: cell.0, sampled: 1 }
+    }
+
     #[test]
     fn the_child_of_a_fork_goes_on_without_a_lock_that_another_thread_held() {
-        let (table, live) = (Table::new(), LiveMap::new());
-        assert!(live.init());
-        let cell = Cell::new(Family::Malloc, 1, 31, None);
-        let record = |addr: usize| Record { addr, size: addr / 3, cell: cell.0, sampled: 1 };
+        let (table, live, cell) = set_up();
+        let record = |addr| record(addr, cell);
         let addrs = (1..1000usize).map(|i| 0x7000_0000_0000 + i * 64);
         let known = |addr| table.lookup_unlocked(addr, cell.0) == Some(record(addr));
         addrs.clone().for_each(|addr| table.note(record(addr), &live));
@@ -208,10 +216,8 @@ mod tests {
 
     #[test]
     fn records_of_live_blocks_are_kept_and_dead_ones_swept() {
-        let (table, live) = (Table::new(), LiveMap::new());
-        assert!(live.init());
-        let cell = Cell::new(Family::Malloc, 1, 31, None);
-        let record = |addr: usize| Record { addr, size: addr / 3, cell: cell.0, sampled: 1 };
+        let (table, live, cell) = set_up();
+        let record = |addr| record(addr, cell);
         for round in 0..20 {
             for i in 0..10_000 {
                 let addr = 0x7000_0000_0000 + round * 0x100_0000 + i * 64;
