@@ -8,12 +8,16 @@
 
 enum { LIVE = 4096 };
 static long pairs;
+/* Compiled with -DALLOCATE='calloc(1, size)', another function's pairs. */
+#ifndef ALLOCATE
+#define ALLOCATE malloc(size)
+#endif
 
 typedef void *allocate(size_t size, int depth);
 #define CALLER(name)                                                                                                           \
     static __attribute__((noinline)) void *name(size_t size, int depth)                                                        \
     {                                                                                                                          \
-        void *volatile block = depth ? name(size, depth - 1) : malloc(size);                                                   \
+        void *volatile block = depth ? name(size, depth - 1) : ALLOCATE;                                                       \
         return block;                                                                                                          \
     }
 CALLER(first)

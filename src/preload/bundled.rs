@@ -121,6 +121,27 @@ fn malloc_below(size: usize) -> (usize, usize) {
     }
 }
 
+/// The same, all zeros.
+#[inline(always)]
+pub fn calloc_in(thread: &Thread, size: usize) -> (usize, usize) {
+    match HEAP.take(&thread.cache, size) {
+        Some((addr, usable)) => {
+            // SAFETY: the block is new, and has so many bytes.
+            unsafe { (addr as *mut u8).write_bytes(0, size) };
+            (addr, usable)
+        }
+        None => calloc_below(1, size),
+    }
+}
+
+#[inline(never)]
+fn calloc_below(count: usize, size: usize) -> (usize, usize) {
+    match call!(CALLOC, fn(count: usize, size: usize) -> usize) {
+        0 => (0, 0),
+        addr => (addr, chunk_size(addr)),
+    }
+}
+
 /// For a thread that may keep the block for itself.
 #[inline(always)]
 pub fn free_in(thread: &Thread, addr: usize) {
@@ -134,14 +155,11 @@ extern "C" fn malloc(size: usize) -> usize {
 }
 
 extern "C" fn calloc(count: usize, size: usize) -> usize {
-    if let Some(total) = count.checked_mul(size)
-        && let Some((addr, _)) = tls::current().and_then(|thread| HEAP.take(&thread.cache, total))
-    {
-        // SAFETY: the block is new, and has so many bytes.
-        unsafe { (addr as *mut u8).write_bytes(0, total) };
-        return addr;
+    match (tls::current(), count.checked_mul(size)) {
+        (Some(thread), Some(total)) => calloc_in(thread, total),
+        _ => calloc_below(count, size),
     }
-    call!(CALLOC, fn(count: usize, size: usize) -> usize)
+    .0
 }
 
 extern "C" fn free(addr: usize) {

@@ -1,4 +1,4 @@
-//! The short ways through malloc and free, operator new and delete, for what nearly every call of theirs is: a block that gets its
+//! The short ways through malloc, calloc and free, operator new and delete, for what nearly every call of theirs is: a block that gets its
 //! stack, or under sampling one that gets none, and the end of a block by the family that made it. Whatever is out of the ordinary
 //! goes on in [`crate::interpose`].
 //!
@@ -13,7 +13,7 @@ use crate::{bundled, contexts, operators, real, shims, trigger};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 use leakscan_engine::StackId;
 use leakscan_engine::record::live_map::Family;
-use leakscan_engine::record::{Chosen, New};
+use leakscan_engine::record::{Chosen, Clear, New};
 
 /// Over another allocator than glibc's.
 const FOREIGN: u8 = 1;
@@ -26,8 +26,9 @@ const EVERY_BUNDLED: u8 = EVERY | BUNDLED;
 const SAMPLED_FOREIGN: u8 = SAMPLED | FOREIGN;
 const SAMPLED_BUNDLED: u8 = SAMPLED | BUNDLED;
 
-/// Where the entries go (src/preload/shims): functions of the types [`Malloc`], [`Free`] and [`Delete`].
+/// Where the entries go (src/preload/shims): functions of the types [`Malloc`], [`Calloc`], [`Free`] and [`Delete`].
 pub static MALLOC: AtomicPtr<()> = AtomicPtr::new(interpose::malloc as Malloc as *mut ());
+pub static CALLOC: AtomicPtr<()> = AtomicPtr::new(interpose::calloc as Calloc as *mut ());
 pub static FREE: AtomicPtr<()> = AtomicPtr::new(interpose::free as Free as *mut ());
 pub static DELETE: AtomicPtr<()> = AtomicPtr::new(interpose::delete as Delete as *mut ());
 /// Operator new and delete go to [`MALLOC`] and [`DELETE`], past the C++ runtime.
@@ -35,6 +36,8 @@ pub static DIRECT: AtomicBool = AtomicBool::new(false);
 
 /// `(size, the caller's stack pointer, its rbp, the number of the block's family)`
 pub type Malloc = extern "C" fn(usize, usize, usize, u32) -> usize;
+/// `(how many, the size of each, the caller's stack pointer, its rbp)`
+pub type Calloc = extern "C" fn(usize, usize, usize, usize) -> usize;
 /// `(address, the caller's stack pointer, its rbp)`
 pub type Free = extern "C" fn(usize, usize, usize);
 /// The same, and the family's number.
@@ -59,15 +62,16 @@ pub fn open() {
     let foreign = state::FOREIGN_ALLOCATOR.load(Relaxed);
     let cannot_tell_sizes = foreign && real::MALLOC_USABLE_SIZE.load(Relaxed) == 0;
     if !state::ZERO.load(Relaxed) && !cannot_tell_sizes {
-        let malloc: Malloc = match (state::SAMPLE.load(Relaxed) == 0, foreign, bundled) {
-            (true, false, false) => malloc::<EVERY>,
-            (true, false, true) => malloc::<EVERY_BUNDLED>,
-            (true, true, _) => malloc::<EVERY_FOREIGN>,
-            (false, false, false) => malloc::<SAMPLED>,
-            (false, false, true) => malloc::<SAMPLED_BUNDLED>,
-            (false, true, _) => malloc::<SAMPLED_FOREIGN>,
+        let (malloc, calloc): (Malloc, Calloc) = match (state::SAMPLE.load(Relaxed) == 0, foreign, bundled) {
+            (true, false, false) => (malloc::<EVERY>, calloc::<EVERY>),
+            (true, false, true) => (malloc::<EVERY_BUNDLED>, calloc::<EVERY_BUNDLED>),
+            (true, true, _) => (malloc::<EVERY_FOREIGN>, calloc::<EVERY_FOREIGN>),
+            (false, false, false) => (malloc::<SAMPLED>, calloc::<SAMPLED>),
+            (false, false, true) => (malloc::<SAMPLED_BUNDLED>, calloc::<SAMPLED_BUNDLED>),
+            (false, true, _) => (malloc::<SAMPLED_FOREIGN>, calloc::<SAMPLED_FOREIGN>),
         };
         MALLOC.store(malloc as *mut (), Relaxed);
+        CALLOC.store(calloc as *mut (), Relaxed);
     }
 }
 
@@ -77,9 +81,10 @@ pub fn close_free() {
     DELETE.store(interpose::delete as Delete as *mut (), Relaxed);
 }
 
-/// Every malloc has to look whether a scan wants the stacks of its size.
+/// Every malloc and calloc has to look whether a scan wants the stacks of its size.
 pub fn close_malloc() {
     MALLOC.store(interpose::malloc as Malloc as *mut (), Relaxed);
+    CALLOC.store(interpose::calloc as Calloc as *mut (), Relaxed);
 }
 
 /// The thread's block, if it has one already.
@@ -91,11 +96,26 @@ fn current() -> Option<&'static Thread> {
 }
 
 extern "C" fn malloc<const WAY: u8>(size: usize, sp: usize, fp: usize, family: u32) -> usize {
-    let Some(thread) = current() else { return interpose::malloc(size, sp, fp, family) };
+    new::<WAY, false>(size, sp, fp, family)
+}
+
+extern "C" fn calloc<const WAY: u8>(count: usize, size: usize, sp: usize, fp: usize) -> usize {
+    match count.checked_mul(size) {
+        Some(total) => new::<WAY, true>(total, sp, fp, Family::Malloc as u32),
+        None => interpose::calloc(count, size, sp, fp),
+    }
+}
+
+/// A new block of `size` bytes, all zeros if `CLEARED`.
+#[inline(always)]
+fn new<const WAY: u8, const CLEARED: bool>(size: usize, sp: usize, fp: usize, family: u32) -> usize {
+    let long_way =
+        || if CLEARED { interpose::calloc(1, size, sp, fp) } else { interpose::malloc(size, sp, fp, family) };
+    let Some(thread) = current() else { return long_way() };
     // The note of an operator that has called us, or has not.
     let noted = thread.operator.sp.get() != 0;
     if noted || WAY & SAMPLED != 0 && !thread.sampler.passes(size) {
-        return interpose::malloc(size, sp, fp, family);
+        return long_way();
     }
     let family = Family::of(family);
     let stack = if WAY & EVERY != 0 { interpose::stack(thread, Caller { sp, fp, family }) } else { None };
@@ -105,10 +125,11 @@ extern "C" fn malloc<const WAY: u8>(size: usize, sp: usize, fp: usize, family: u
         trigger::tick_of(thread);
     }
     let (addr, usable) = if WAY & BUNDLED != 0 {
-        bundled::malloc_in(thread, size)
+        if CLEARED { bundled::calloc_in(thread, size) } else { bundled::malloc_in(thread, size) }
     } else {
         let foreign = WAY & FOREIGN != 0;
-        let addr = real::malloc_ready(if foreign { size.max(interpose::SMALLEST) } else { size });
+        let request = if foreign { size.max(interpose::SMALLEST) } else { size };
+        let addr = if CLEARED { real::calloc_ready(1, request) } else { real::malloc_ready(request) };
         let usable = |addr| if foreign { real::usable_size_ready(addr) } else { interpose::chunk_size(addr) };
         (addr, if addr == 0 { 0 } else { usable(addr) })
     };
@@ -118,7 +139,7 @@ extern "C" fn malloc<const WAY: u8>(size: usize, sp: usize, fp: usize, family: u
     let new = New { addr, size, usable, family, stack, chosen: Chosen::No };
     // SAFETY: the ways are opened after tracking has begun, with the map's root; over the bundled allocator spare bytes are ours.
     let entered = unsafe {
-        let clear = state::clear();
+        let clear = if CLEARED { Clear { up_to: 0 } } else { state::clear() };
         if WAY & BUNDLED != 0 {
             TRACKER.on_alloc_ready::<true>(new, clear)
         } else {

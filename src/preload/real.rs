@@ -298,6 +298,10 @@ pub fn malloc_ready(size: usize) -> usize {
     call_ready!(MALLOC, fn(size: usize) -> usize)
 }
 #[inline(always)]
+pub fn calloc_ready(count: usize, size: usize) -> usize {
+    call_ready!(CALLOC, fn(count: usize, size: usize) -> usize)
+}
+#[inline(always)]
 pub fn usable_size_ready(addr: usize) -> usize {
     call_ready!(MALLOC_USABLE_SIZE, fn(addr: usize) -> usize)
 }

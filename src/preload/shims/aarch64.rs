@@ -132,7 +132,6 @@ use crate::interpose as to;
 // name => entered function, the argument registers that take the return address's place and x29 (those after the real
 // arguments).
 export! {
-    "calloc" => to::calloc, "x2", "x3", "bl {target}";
     "realloc" => to::realloc, "x2", "x3", "bl {target}";
     "reallocarray" => to::reallocarray, "x3", "x4", "bl {target}";
     "free_sized" => to::free_sized, "x2", "x3", "bl {target}";
@@ -144,6 +143,7 @@ export! {
     "pvalloc" => to::pvalloc, "x1", "x2", "bl {target}";
     // The same, by the function's address; malloc's family is 0.
     "malloc" => crate::fast::MALLOC, "x1", "x2", "mov w3, #0; adrp x9, {target}; ldr x9, [x9, :lo12:{target}]; blr x9";
+    "calloc" => crate::fast::CALLOC, "x2", "x3", "adrp x9, {target}; ldr x9, [x9, :lo12:{target}]; blr x9";
     "free" => crate::fast::FREE, "x1", "x2", "mov w3, #0; adrp x9, {target}; ldr x9, [x9, :lo12:{target}]; blr x9";
     "cfree" => crate::fast::FREE, "x1", "x2", "mov w3, #0; adrp x9, {target}; ldr x9, [x9, :lo12:{target}]; blr x9";
 }

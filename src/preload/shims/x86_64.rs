@@ -132,7 +132,6 @@ use crate::interpose as to;
 
 // name => entered function, the argument registers that take the stack pointer and rbp (those after the real arguments).
 export! {
-    "calloc" => to::calloc, "rdx", "rcx", "jmp {target}";
     "realloc" => to::realloc, "rdx", "rcx", "jmp {target}";
     "reallocarray" => to::reallocarray, "rcx", "r8", "jmp {target}";
     "free_sized" => to::free_sized, "rdx", "rcx", "jmp {target}";
@@ -144,6 +143,7 @@ export! {
     "pvalloc" => to::pvalloc, "rsi", "rdx", "jmp {target}";
     // The same, by the function's address; malloc's family is 0.
     "malloc" => crate::fast::MALLOC, "rsi", "rdx", "xor ecx, ecx; jmp qword ptr [rip + {target}]";
+    "calloc" => crate::fast::CALLOC, "rdx", "rcx", "jmp qword ptr [rip + {target}]";
     "free" => crate::fast::FREE, "rsi", "rdx", "jmp qword ptr [rip + {target}]";
     "cfree" => crate::fast::FREE, "rsi", "rdx", "jmp qword ptr [rip + {target}]";
 }
