@@ -82,15 +82,19 @@ fn ujson_in_a_service_that_goes_on() {
     assert_eq!(service.line(), "400");
     let first = service.scan();
     assert!(first.through("JSON_DecodeObject").all(|leak| leak.status == "suspected"), "{first:?}");
-    expect_ujson(&service.scan(), 247..=250, 401);
+    let blocks = |report: &Report, status: &str| -> u64 {
+        report.through("JSON_DecodeObject").filter(|leak| leak.status == status).map(|leak| leak.blocks).sum()
+    };
+    // One that a pointer of the past still named at the first scan is suspected at the second only. (Mostly 250, 242 once in 200 runs.)
+    let second = service.scan();
+    let (confirmed, suspected) = (blocks(&second, "confirmed"), blocks(&second, "suspected"));
+    assert!((235..=250).contains(&confirmed) && confirmed + suspected <= 250, "{confirmed} {suspected} {second:?}");
     // It has not noticed, and loses more: those wait for a second scan again.
     service.say(&format!("10 {}", "7".repeat(400)));
     assert_eq!(service.line(), "400");
     let third = service.scan();
-    let blocks = |status: &str| -> u64 {
-        third.through("JSON_DecodeObject").filter(|leak| leak.status == status).map(|leak| leak.blocks).sum()
-    };
-    assert!((247..=250).contains(&blocks("confirmed")) && (8..=11).contains(&blocks("suspected")), "{third:?}");
+    let (confirmed, suspected) = (blocks(&third, "confirmed"), blocks(&third, "suspected"));
+    assert!((235..=250).contains(&confirmed) && (8..=11).contains(&suspected), "{third:?}");
 }
 
 /// Without PYTHONMALLOC, blocks of more than 512 bytes are malloc's all the same.
