@@ -12,17 +12,26 @@ use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release
 /// Ranges that the list holds; more than the largest program needs, since all but leaves of the live map are few and large.
 const LISTED: usize = 8192;
 
-/// The list of what we mapped. One per process. (In the order of C, so that a short list touches one page.)
+/// The list of what we mapped, and what is shared out of it. One per process. (In the order of C, so that a short list touches one page.)
 #[repr(C)]
 pub struct Own {
     used: AtomicUsize,
     bytes: AtomicUsize,
+    /// What is not taken yet of the newest sheet: the number of its next page, and in the lowest bits how many are left; 0: none.
+    rest: AtomicUsize,
+    /// Where the lists' pieces lie; 0: not mapped yet.
+    pieces: AtomicUsize,
+    /// Those that are taken, one bit each.
+    pieces_taken: AtomicU32,
     ranges: [(AtomicUsize, AtomicUsize); LISTED],
 }
 
 static OWN: Own = Own {
     used: AtomicUsize::new(0),
     bytes: AtomicUsize::new(0),
+    rest: AtomicUsize::new(0),
+    pieces: AtomicUsize::new(0),
+    pieces_taken: AtomicU32::new(0),
     ranges: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; LISTED],
 };
 
@@ -31,22 +40,22 @@ pub fn map(len: usize) -> Option<AddrRange> {
     map_as(len, sys::MAP_PRIVATE)
 }
 
-/// The same in large pages where the kernel has some: what was mapped, and from where on `len` bytes may be used. For memory that
-/// will be used throughout, since a large page is there as a whole at its first touch.
-pub fn map_large(len: usize) -> Option<(AddrRange, usize)> {
+/// The same in large pages where the kernel has some, for good. For memory that will be used throughout, since a large page is there as
+/// a whole at its first touch.
+pub fn map_large(len: usize) -> Option<AddrRange> {
     const LARGE: usize = 2 << 20;
     const MADV_HUGEPAGE: usize = 14;
     let mapped = map(len.checked_add(LARGE)?)?;
     let start = mapped.start.next_multiple_of(LARGE);
     // SAFETY: advice on memory of our own; where it is not taken, pages are small.
     let _ = unsafe { sys::call(sys::nr::MADVISE, [start, len & !(LARGE - 1), MADV_HUGEPAGE, 0, 0, 0]) };
-    Some((mapped, start))
+    Some(AddrRange::new(start, start + len))
 }
 
-/// The same, with its pages there already: for a little memory that is looked at in many places before it is written, each of which
-/// would cost two page faults.
+/// The same as [`map_for_good`], with its pages there already: for a little memory that is looked at in many places before it is
+/// written, each of which would cost two page faults.
 pub fn map_populated(len: usize) -> Option<AddrRange> {
-    let range = map(len)?;
+    let range = map_for_good(len)?;
     populate(range);
     Some(range)
 }
@@ -59,6 +68,61 @@ pub fn populate(range: AddrRange) {
     let _ = unsafe {
         sys::call(sys::nr::MADVISE, [start, (range.end - start).next_multiple_of(4096), MADV_POPULATE_WRITE, 0, 0, 0])
     };
+}
+
+/// What memory is taken from that is never given back: one large mapping at first, then small ones.
+const FIRST_SHEET: usize = 32 << 20;
+const SHEET: usize = 1 << 20;
+/// The largest memory for which there is a new sheet when one is full.
+const SMALL: usize = SHEET / 2;
+/// The lowest bits of [`Own::rest`].
+const LEFT: usize = (2 * FIRST_SHEET / 4096) - 1;
+
+/// The same as [`map`], for memory that nobody gives back, and that may be used here and there only: it is in small pages, always, since
+/// where the kernel gives out large ones unasked (Debian's does) each first touch would be one of 2 MiB. A process has some twenty of
+/// these from its start to its end, and each of its own would cost two system calls and a mapping.
+pub fn map_for_good(len: usize) -> Option<AddrRange> {
+    let pages = len.div_ceil(4096);
+    // The first touch of the page is a write: a read would cost a page fault of its own.
+    let mut now = OWN.rest.compare_exchange(0, 0, Relaxed, Relaxed).unwrap_or_else(|now| now);
+    loop {
+        let (next, left) = (now / (LEFT + 1), now & LEFT);
+        if pages <= left {
+            match OWN.rest.compare_exchange_weak(now, rest(next + pages, left - pages), Relaxed, Relaxed) {
+                Ok(_) => return Some(AddrRange::new(next * 4096, (next + pages) * 4096)),
+                Err(theirs) => now = theirs,
+            }
+            continue;
+        }
+        // What is left of the one before is not used. Where the program may not have so much memory there may be room for less.
+        let new = match now {
+            0 if pages <= FIRST_SHEET / 4096 => map(FIRST_SHEET),
+            _ => None,
+        };
+        let Some(new) = new.or_else(|| if len <= SMALL { map(SHEET) } else { None }).map(in_small_pages) else {
+            return map(len).map(in_small_pages);
+        };
+        match OWN.rest.compare_exchange(now, rest(new.start / 4096, new.len() / 4096), Relaxed, Relaxed) {
+            Ok(_) => now = OWN.rest.load(Relaxed),
+            Err(theirs) => {
+                // SAFETY: nobody has been told of it.
+                unsafe { unmap(new) };
+                now = theirs;
+            }
+        }
+    }
+}
+
+const fn rest(next: usize, left: usize) -> usize {
+    next * (LEFT + 1) + left
+}
+
+/// Sees to it that the kernel makes no large pages of a range of ours.
+pub fn in_small_pages(range: AddrRange) -> AddrRange {
+    const MADV_NOHUGEPAGE: usize = 15;
+    // SAFETY: advice on memory of our own.
+    let _ = unsafe { sys::call(sys::nr::MADVISE, [range.start, range.len(), MADV_NOHUGEPAGE, 0, 0, 0]) };
+    range
 }
 
 /// The same as [`map`], shared with child processes.
@@ -125,19 +189,33 @@ pub unsafe fn unmap(range: AddrRange) {
     let _ = unsafe { sys::unmap(range.start, range.len()) };
 }
 
-/// How much of the list is used: for [`release_since`].
-pub fn mark() -> usize {
-    OWN.used.load(Relaxed)
+/// What is mapped at some moment: for [`release_since`].
+#[derive(Clone, Copy)]
+pub struct Mark {
+    used: usize,
+    rest: usize,
 }
 
-/// Gives back what was mapped since a [`mark`], but for the lists' pieces.
+pub fn mark() -> Mark {
+    // The lists' pieces stay.
+    let _ = pieces();
+    Mark { used: OWN.used.load(Relaxed), rest: OWN.rest.load(Relaxed) }
+}
+
+/// Gives back what was mapped since a [`mark`].
 ///
 /// # Safety
 /// Nothing refers to any of it, and nobody has mapped or unmapped anything meanwhile but for this.
-pub unsafe fn release_since(mark: usize) {
+pub unsafe fn release_since(mark: Mark) {
+    if OWN.rest.load(Relaxed) != mark.rest {
+        // SAFETY: by this function's own contract.
+        let clear = unsafe { clear_rest(mark.rest) };
+        OWN.rest.store(if clear { mark.rest } else { 0 }, Relaxed);
+    }
+    let mark = mark.used;
     for (start, end) in OWN.ranges.get(mark..OWN.used.load(Relaxed).min(LISTED)).unwrap_or_default() {
         let range = AddrRange::new(start.load(Relaxed), end.load(Relaxed));
-        if range.start != 0 && range.start != PIECES.load(Relaxed) {
+        if range.start != 0 {
             // SAFETY: by this function's own contract.
             unsafe { unmap(range) };
         }
@@ -146,6 +224,15 @@ pub unsafe fn release_since(mark: usize) {
     let empty = |slot: &&(AtomicUsize, AtomicUsize)| slot.1.load(Relaxed) == 0;
     let slots = OWN.ranges.get(mark..used).unwrap_or_default();
     OWN.used.store(used - slots.iter().rev().take_while(empty).count(), Relaxed);
+}
+
+/// Makes what was not taken of a sheet zeros again. `false` if the kernel refuses (of locked memory).
+///
+/// # Safety
+/// Nothing refers to it any more.
+unsafe fn clear_rest(rest: usize) -> bool {
+    // SAFETY: by this function's own contract.
+    unsafe { sys::forget(rest / (LEFT + 1) * 4096, (rest & LEFT) * 4096) }.is_ok()
 }
 
 /// A type whose all-zero bytes are a value and which needs no drop.
@@ -176,10 +263,17 @@ unsafe impl<T: Zeroed, const N: usize> Zeroed for [T; N] {}
 // SAFETY: a tuple of zeroed values.
 unsafe impl<A: Zeroed, B: Zeroed> Zeroed for (A, B) {}
 
-/// A zeroed slice in memory of its own, for ever. `None` if the kernel refuses.
+/// A zeroed slice in pages of its own, for ever. `None` if the kernel refuses.
 pub fn zeroed<T: Zeroed>(len: usize) -> Option<&'static mut [T]> {
+    let range = map_for_good(len.checked_mul(size_of::<T>())?.max(1))?;
+    // SAFETY: the memory is new, zeroed, page-aligned, long enough, ours alone and never given back; `T` is `Zeroed`.
+    Some(unsafe { core::slice::from_raw_parts_mut(range.start as *mut T, len) })
+}
+
+/// The same in a mapping of its own, which may be given back by [`unmap`].
+pub fn zeroed_for_now<T: Zeroed>(len: usize) -> Option<&'static mut [T]> {
     let range = map(len.checked_mul(size_of::<T>())?.max(1))?;
-    // SAFETY: the mapping is new, zeroed, page-aligned, long enough, ours alone and never unmapped; `T` is `Zeroed`.
+    // SAFETY: as in `zeroed`; whoever gives it back promises that nobody uses it any more.
     Some(unsafe { core::slice::from_raw_parts_mut(range.start as *mut T, len) })
 }
 
@@ -280,36 +374,35 @@ unsafe impl<T: Copy + Send> Send for List<T> {}
 /// What a list begins with. Most lists need no more, and a scan has some twenty: they take their pieces from one mapping, and give
 /// them back to it.
 const PIECE: usize = 64 << 10;
-/// Pieces that are free, one bit each, and where the first lies; 0: not mapped yet.
-static FREE_PIECES: AtomicU32 = AtomicU32::new(u32::MAX);
-static PIECES: AtomicUsize = AtomicUsize::new(0);
+
+/// Where the pieces lie.
+fn pieces() -> Option<usize> {
+    match OWN.pieces.load(Relaxed) {
+        0 => {
+            let start = map_for_good(PIECE * u32::BITS as usize)?.start;
+            // If another thread was first, this stays unused.
+            Some(OWN.pieces.compare_exchange(0, start, Relaxed, Relaxed).err().unwrap_or(start))
+        }
+        base => Some(base),
+    }
+}
 
 /// A piece, if that is what is asked for and one is free.
 fn take_piece(bytes: usize) -> Option<AddrRange> {
     if bytes != PIECE {
         return None;
     }
-    let mut base = PIECES.load(Relaxed);
-    if base == 0 {
-        let range = map(PIECE * u32::BITS as usize)?;
-        base = match PIECES.compare_exchange(0, range.start, Relaxed, Relaxed) {
-            Ok(_) => range.start,
-            Err(theirs) => {
-                // SAFETY: nobody has been told of it.
-                unsafe { unmap(range) };
-                theirs
-            }
-        };
-    }
-    let mut free = FREE_PIECES.load(Relaxed);
-    while free != 0 {
+    let base = pieces()?;
+    let mut taken = OWN.pieces_taken.load(Relaxed);
+    while taken != u32::MAX {
+        let index = taken.trailing_ones();
         // Acquire: whoever had the piece before has done with it.
-        match FREE_PIECES.compare_exchange_weak(free, free & (free - 1), Acquire, Relaxed) {
+        match OWN.pieces_taken.compare_exchange_weak(taken, taken | 1 << index, Acquire, Relaxed) {
             Ok(_) => {
-                let start = base + free.trailing_zeros() as usize * PIECE;
+                let start = base + index as usize * PIECE;
                 return Some(AddrRange::new(start, start + PIECE));
             }
-            Err(now) => free = now,
+            Err(now) => taken = now,
         }
     }
     None
@@ -317,11 +410,11 @@ fn take_piece(bytes: usize) -> Option<AddrRange> {
 
 /// Takes a piece back; `false` if the range is none.
 fn give_piece(range: AddrRange) -> bool {
-    let base = PIECES.load(Relaxed);
+    let base = OWN.pieces.load(Relaxed);
     let index = range.start.wrapping_sub(base) / PIECE;
     let ours = base != 0 && range.start >= base && index < u32::BITS as usize;
     if ours {
-        FREE_PIECES.fetch_or(1 << index, Release);
+        OWN.pieces_taken.fetch_and(!(1 << index), Release);
     }
     ours
 }
@@ -340,6 +433,24 @@ mod tests {
         let at = list.as_ptr() as usize;
         assert!(own_ranges().any(|range| range.contains(at)));
         assert_eq!(list.pop(), Some(99_999));
+    }
+
+    #[test]
+    fn small_memory_is_zero_listed_and_apart() {
+        let sizes = [1, 4096, 4097, SMALL, 300_000, SMALL, 12, SMALL + 1].repeat(5);
+        let taken = |size: &usize| {
+            let bytes = zeroed::<u8>(*size).unwrap();
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            bytes.fill(0xa5);
+            let start = bytes.as_ptr() as usize;
+            AddrRange::new(start, start + bytes.len())
+        };
+        let ranges: Vec<_> = sizes.iter().map(taken).collect();
+        for (at, range) in ranges.iter().enumerate() {
+            assert!(range.start % 4096 == 0);
+            assert!(own_ranges().any(|own| own.start <= range.start && range.end <= own.end), "{at} is not listed");
+            assert!(ranges[..at].iter().all(|other| !other.overlaps(*range)), "{at} is another's");
+        }
     }
 
     #[test]

@@ -494,7 +494,7 @@ impl Heap {
             pool.kept.add(slab);
         } else {
             // SAFETY: no block lies in it.
-            unsafe { sys::forget(self.base.load(Relaxed) + slab * SLAB, SLAB) };
+            let _ = unsafe { sys::forget(self.base.load(Relaxed) + slab * SLAB, SLAB) };
             pool.empty.add(slab);
         }
     }

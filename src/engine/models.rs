@@ -22,6 +22,8 @@ static ONE: Mutex<()> = Mutex::new(());
 fn explore(model: impl Fn() + Send + Sync + 'static) {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let model = move || {
+        // There is a sheet of small memory, so that what a model takes of it is released, too.
+        assert!(arena::map_for_good(1).is_some());
         let mark = arena::mark();
         model();
         // SAFETY: all threads have ended, and what they shared is not used again.
@@ -190,6 +192,25 @@ fn arena_pieces_belong_to_one_list() {
                 }
                 for (at, list) in lists.iter().enumerate() {
                     assert_eq!(list[..], [number * 100 + round * 10 + at]);
+                }
+            }
+        });
+    });
+}
+
+/// Three threads take small memory until a sheet is full: nobody's is another's, and all is zero, also where it was used before a
+/// release (the last model's).
+#[test]
+fn arena_small_memory_belongs_to_one() {
+    const WORDS: usize = 40_000;
+    explore(|| {
+        threads_of(3, |number| {
+            let taken: Vec<_> = (0..2).map(|_| arena::zeroed::<usize>(WORDS).unwrap()).collect();
+            for (at, words) in taken.into_iter().enumerate() {
+                for end in [0, WORDS - 1] {
+                    assert_eq!(core::mem::replace(&mut words[end], number * 10 + at + 1), 0);
+                    thread::yield_now();
+                    assert_eq!(words[end], number * 10 + at + 1);
                 }
             }
         });

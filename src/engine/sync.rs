@@ -73,9 +73,9 @@ mod model {
                     shuttle::thread::yield_now();
                     self.0.fetch_or(value, order)
                 }
-                pub fn fetch_min(&self, value: $of, order: Ordering) -> $of {
+                pub fn fetch_and(&self, value: $of, order: Ordering) -> $of {
                     shuttle::thread::yield_now();
-                    self.0.fetch_min(value, order)
+                    self.0.fetch_and(value, order)
                 }
                 pub fn fetch_max(&self, value: $of, order: Ordering) -> $of {
                     shuttle::thread::yield_now();

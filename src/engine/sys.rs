@@ -80,14 +80,14 @@ pub unsafe fn open_reserved(addr: usize, len: usize) -> Result<(), Errno> {
     unsafe { call(nr::MPROTECT, [addr, len, PROT_READ | PROT_WRITE, 0, 0, 0]) }.map(drop)
 }
 
-/// Lets the memory of a private range go, which reads as zeros from now on.
+/// Lets the memory of a private range go, which reads as zeros from now on. Refused of locked memory.
 ///
 /// # Safety
 /// What is in it is needed by nobody. The range is one of whole pages.
-pub unsafe fn forget(addr: usize, len: usize) {
+pub unsafe fn forget(addr: usize, len: usize) -> Result<(), Errno> {
     const MADV_DONTNEED: usize = 4;
     // SAFETY: by this function's own contract.
-    let _ = unsafe { call(nr::MADVISE, [addr, len, MADV_DONTNEED, 0, 0, 0]) };
+    unsafe { call(nr::MADVISE, [addr, len, MADV_DONTNEED, 0, 0, 0]) }.map(drop)
 }
 
 /// Unmaps a range.

@@ -152,7 +152,7 @@ unsafe fn clear(pages: &mut Pages, range: AddrRange) {
     let (start, end) = (range.start.next_multiple_of(4096), range.end & !4095);
     if start < end {
         // SAFETY: by this function's own contract. What is mapped there stays so.
-        unsafe { sys::forget(start, end - start) };
+        let _ = unsafe { sys::forget(start, end - start) };
     }
     let edges =
         if start <= end { [(range.start, start), (end, range.end)] } else { [(range.start, range.end), (0, 0)] };

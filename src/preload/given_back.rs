@@ -80,7 +80,7 @@ unsafe fn let_go(within: AddrRange, buffer: &mut [u8]) -> List<AddrRange> {
             if !found.range.overlaps(within) {
             } else if found.all {
                 // SAFETY: by this function's own contract.
-                unsafe { sys::forget(found.range.start, found.range.len()) };
+                let _ = unsafe { sys::forget(found.range.start, found.range.len()) };
             } else {
                 let _ = partly.push(found.range);
             }

@@ -87,7 +87,7 @@ pub unsafe fn share() -> Option<Shared> {
 /// The process's ledger, made now if there is none, which no child is to know.
 pub fn get_alone() -> Option<Shared> {
     if !exists() {
-        LEDGER.store(arena::map(LEN)?.start, Release);
+        LEDGER.store(arena::in_small_pages(arena::map(LEN)?).start, Release);
         ALONE.store(true, Relaxed);
     }
     get()

@@ -60,7 +60,7 @@ pub unsafe fn init(environment: *const *const c_char) -> Option<&'static Setting
     let log_path = absolute(options.log_path).unwrap_or(options.log_path);
     let settings =
         Settings { options, text, log_path, run: run.and_then(keep).filter(|run| !run.is_empty()).unwrap_or("-") };
-    let place = arena::map(size_of::<Settings>())?.start as *mut Settings;
+    let place = arena::map_for_good(size_of::<Settings>())?.start as *mut Settings;
     // SAFETY: the mapping is new, large enough, aligned, and never unmapped.
     unsafe { place.write(settings) };
     SETTINGS.store(place, Release);

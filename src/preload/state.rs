@@ -74,6 +74,9 @@ fn start() -> bool {
     }
     UNWINDER.set_find(crate::real::find_object);
     let started = TRACKER.live.init();
+    // The heap lies behind the program, and what is mapped near what we have mapped.
+    TRACKER.live.expect(crate::symbols::program());
+    TRACKER.live.expect(core::ptr::from_ref(&TRACKER).addr());
     STATE.store(if started { ON } else { FAILED }, Release);
     started
 }

@@ -46,6 +46,14 @@ pub fn files() -> impl Iterator<Item = File> {
     core::iter::successors(first, |map| unsafe { map.next.as_ref() }).map(File)
 }
 
+const AT_PHDR: c_ulong = 3;
+
+/// An address in the program's own file.
+pub fn program() -> usize {
+    // SAFETY: reads what the kernel has left on the stack.
+    unsafe { getauxval(AT_PHDR) as usize }
+}
+
 /// The program headers of a file (`Elf64_Phdr`, as words).
 pub struct Segments {
     bias: usize,
@@ -61,12 +69,11 @@ impl File {
 
     /// `None` if its headers cannot be read, or are more than the usual.
     pub fn segments(&self) -> Option<Segments> {
-        const AT_PHDR: c_ulong = 3;
         const AT_PHNUM: c_ulong = 5;
         let (table, count) = if self.0.previous.is_null() {
             // A program at a fixed address has base 0.
             // SAFETY: reads what the kernel has left on the stack.
-            unsafe { (getauxval(AT_PHDR) as usize, getauxval(AT_PHNUM) as usize) }
+            (program(), unsafe { getauxval(AT_PHNUM) } as usize)
         } else {
             let header: [usize; 8] = sys::peek(self.0.base)?;
             let is_elf = header[0].to_le_bytes().starts_with(b"\x7fELF\x02");

@@ -10,9 +10,14 @@ const CHUNK_BITS: u32 = if cfg!(feature = "model") { 1 } else { 12 };
 const CHUNK: usize = 1 << CHUNK_BITS;
 
 /// Holds up to `CHUNKS * 4096 - 1` records. Reading is a load of the chunk's address and one of the record.
+///
+/// (This, and what is made of it, is all zeros in the beginning, so that it is not copied from the library's file, and in the order of C,
+/// what is used first in the first page: each page that a short process does not touch is a page fault less.)
+#[repr(C)]
 pub struct Chunks<T: Zeroed + Sync, const CHUNKS: usize> {
+    /// How many records there are.
+    used: AtomicU32,
     chunks: [AtomicUsize; CHUNKS],
-    next: AtomicU32,
     of: PhantomData<T>,
 }
 
@@ -24,20 +29,18 @@ impl<T: Zeroed + Sync + 'static, const CHUNKS: usize> Default for Chunks<T, CHUN
 
 impl<T: Zeroed + Sync + 'static, const CHUNKS: usize> Chunks<T, CHUNKS> {
     pub const fn new() -> Self {
-        Self { chunks: [const { AtomicUsize::new(0) }; CHUNKS], next: AtomicU32::new(1), of: PhantomData }
+        Self { used: AtomicU32::new(0), chunks: [const { AtomicUsize::new(0) }; CHUNKS], of: PhantomData }
     }
 
     /// A new zeroed record and its id; `None` if it is full or no memory can be mapped.
     pub fn add(&self) -> Option<(u32, &'static T)> {
-        let id =
-            self.next.fetch_update(Relaxed, Relaxed, |id| ((id as usize) < CHUNKS * CHUNK).then_some(id + 1)).ok()?;
+        let more = |used: u32| (used as usize + 1 < CHUNKS * CHUNK).then_some(used + 1);
+        let id = self.used.fetch_update(Relaxed, Relaxed, more).ok()? + 1;
         let place = &self.chunks[id as usize >> CHUNK_BITS];
         if place.load(Acquire) == 0 {
-            let range = arena::map(CHUNK * size_of::<T>())?;
-            if place.compare_exchange(0, range.start, Release, Relaxed).is_err() {
-                // SAFETY: nobody but us has seen this mapping.
-                unsafe { arena::unmap(range) };
-            }
+            let range = arena::map_for_good(CHUNK * size_of::<T>())?;
+            // If another thread was first, this stays unused.
+            let _ = place.compare_exchange(0, range.start, Release, Relaxed);
         }
         Some((id, self.get(id)?))
     }
@@ -56,7 +59,7 @@ impl<T: Zeroed + Sync + 'static, const CHUNKS: usize> Chunks<T, CHUNKS> {
 
     /// One more than the largest id given out.
     pub fn end(&self) -> u32 {
-        self.next.load(Relaxed)
+        self.used.load(Relaxed) + 1
     }
 }
 

@@ -68,14 +68,15 @@ const fn mixed(hash: u64) -> u64 {
 }
 
 /// See the module.
+#[repr(C)] // what is used first lies in the first page
 pub struct Depot {
     index: Index,
+    /// First free byte of all chunks, chunk * DATA_CHUNK + offset, less 8: no stack lies at 0.
+    used: AtomicU64,
+    lost: AtomicU64,
     /// id -> where its record lies: chunk * DATA_CHUNK + offset, 0 while it is being written.
     places: Chunks<AtomicU32, 512>,
     data: [AtomicUsize; DATA_CHUNKS],
-    /// First free byte of all chunks, chunk * DATA_CHUNK + offset.
-    free: AtomicU64,
-    lost: AtomicU64,
 }
 
 impl Default for Depot {
@@ -88,10 +89,10 @@ impl Depot {
     pub const fn new() -> Self {
         Self {
             index: Index::new(),
+            used: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             places: Chunks::new(),
             data: [const { AtomicUsize::new(0) }; DATA_CHUNKS],
-            free: AtomicU64::new(8),
-            lost: AtomicU64::new(0),
         }
     }
 
@@ -179,21 +180,19 @@ impl Depot {
     }
 
     fn reserve(&self, bytes: usize) -> Option<usize> {
-        let fits = |free: u64| {
-            let (free, bytes) = (free as usize, bytes);
+        let fits = |used: u64| {
+            let free = used as usize + 8;
             let start = if free % DATA_CHUNK + bytes <= DATA_CHUNK { free } else { free.next_multiple_of(DATA_CHUNK) };
             (start / DATA_CHUNK < DATA_CHUNKS).then_some(start)
         };
         let before =
-            self.free.fetch_update(Relaxed, Relaxed, |free| fits(free).map(|start| (start + bytes) as u64)).ok()?;
+            self.used.fetch_update(Relaxed, Relaxed, |used| fits(used).map(|start| (start + bytes - 8) as u64)).ok()?;
         let at = fits(before)?;
         let chunk = &self.data[at / DATA_CHUNK];
         if chunk.load(Acquire) == 0 {
-            let range = arena::map(DATA_CHUNK)?;
-            if chunk.compare_exchange(0, range.start, Release, Relaxed).is_err() {
-                // SAFETY: nobody but us has seen this mapping.
-                unsafe { arena::unmap(range) };
-            }
+            let range = arena::map_for_good(DATA_CHUNK)?;
+            // If another thread was first, this stays unused.
+            let _ = chunk.compare_exchange(0, range.start, Release, Relaxed);
         }
         Some(at)
     }

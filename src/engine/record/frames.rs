@@ -91,13 +91,14 @@ impl Node {
 }
 
 /// The dictionary. Up to 4 M frames (128 MiB).
+#[repr(C)] // what is used first lies in the first page
 pub struct Frames {
-    nodes: Chunks<Node, 1024>,
-    index: Index,
-    retired: [(AtomicUsize, AtomicUsize); RETIRED_RANGES],
-    retired_used: AtomicUsize,
     /// Counts what has gone out of use.
     generation: AtomicU32,
+    index: Index,
+    retired_used: AtomicUsize,
+    nodes: Chunks<Node, 1024>,
+    retired: [(AtomicUsize, AtomicUsize); RETIRED_RANGES],
 }
 
 impl Default for Frames {
@@ -109,11 +110,11 @@ impl Default for Frames {
 impl Frames {
     pub const fn new() -> Self {
         Self {
-            nodes: Chunks::new(),
-            index: Index::new(),
-            retired: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; RETIRED_RANGES],
-            retired_used: AtomicUsize::new(0),
             generation: AtomicU32::new(0),
+            index: Index::new(),
+            retired_used: AtomicUsize::new(0),
+            nodes: Chunks::new(),
+            retired: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; RETIRED_RANGES],
         }
     }
 

@@ -87,13 +87,11 @@ impl Index {
         let place = self.levels.get(level)?;
         if place.load(Acquire) == 0 {
             let bytes = (1 << (FIRST_BITS + level as u32)) * size_of::<AtomicU64>();
-            let range = if level == 0 { arena::map_populated(bytes) } else { arena::map(bytes) }?;
+            let range = if level == 0 { arena::map_populated(bytes) } else { arena::map_for_good(bytes) }?;
+            // If another thread was first, this stays unused.
             if place.compare_exchange(0, range.start, Release, Relaxed).is_ok() {
                 self.filled.store(0, Relaxed);
                 self.newest.fetch_max(level, Release);
-            } else {
-                // SAFETY: nobody but us has seen this mapping.
-                unsafe { arena::unmap(range) };
             }
         }
         self.level(level)

@@ -144,7 +144,8 @@ pub struct LiveMap {
     root: AtomicUsize,
     /// The leaf that was made last. A walk through the root would touch all of it: its slots lie terabytes apart.
     last: AtomicUsize,
-    lowest: AtomicUsize,
+    /// Subtracted from the highest address of all, so that 0 says "none".
+    below_top: AtomicUsize,
     highest: AtomicUsize,
 }
 
@@ -159,19 +160,27 @@ impl LiveMap {
         Self {
             root: AtomicUsize::new(0),
             last: AtomicUsize::new(0),
-            lowest: AtomicUsize::new(usize::MAX),
+            below_top: AtomicUsize::new(0),
             highest: AtomicUsize::new(0),
         }
     }
 
     /// Maps the root. `false` if the kernel refuses. To be called once, before other threads use the map.
     pub fn init(&self) -> bool {
-        match arena::map(ROOT_SLOTS * size_of::<AtomicUsize>()) {
+        match arena::map_for_good(ROOT_SLOTS * size_of::<AtomicUsize>()) {
             Some(range) => {
                 self.root.store(range.start, Ordering::Release);
                 true
             }
             None => false,
+        }
+    }
+
+    /// There will be blocks around this address. (Of the root's pages those that are read first, and then written, take two page faults.)
+    pub fn expect(&self, addr: usize) {
+        if let Some(slot) = self.slot(addr >> LEAF_SHIFT) {
+            // (An addition of 0 would be compiled to a read.)
+            let _ = slot.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -316,24 +325,22 @@ impl LiveMap {
     fn grow(&self, addr: usize) -> Option<usize> {
         let slot = self.slot(addr >> LEAF_SHIFT)?;
         // Behind a leaf that is in use to its end (a heap that grows) large pages save a tenth of the copying at each snapshot.
-        let (mapped, leaf) = if self.ends_in_use(addr.wrapping_sub(LEAF_SPAN)) {
+        let leaf = if self.ends_in_use(addr.wrapping_sub(LEAF_SPAN)) {
             arena::map_large(LEAF_BYTES)?
         } else {
-            arena::map(LEAF_BYTES).map(|range| (range, range.start))?
-        };
+            arena::map_for_good(LEAF_BYTES)?
+        }
+        .start;
         match slot.compare_exchange(0, leaf, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 let base = addr & !(LEAF_SPAN - 1);
-                self.lowest.fetch_min(base, Ordering::Relaxed);
+                self.below_top.fetch_max(usize::MAX - base, Ordering::Relaxed);
                 self.highest.fetch_max(base + LEAF_SPAN, Ordering::Relaxed);
                 self.list(leaf, base);
                 Some(leaf)
             }
-            Err(other) => {
-                // SAFETY: nobody but us has seen this mapping.
-                unsafe { arena::unmap(mapped) };
-                Some(other)
-            }
+            // What was mapped stays unused.
+            Err(other) => Some(other),
         }
     }
 
@@ -389,7 +396,7 @@ impl LiveMap {
 
     /// The span of addresses in which blocks can lie.
     pub fn span(&self) -> AddrRange {
-        AddrRange::new(self.lowest.load(Ordering::Relaxed), self.highest.load(Ordering::Relaxed))
+        AddrRange::new(usize::MAX - self.below_top.load(Ordering::Relaxed), self.highest.load(Ordering::Relaxed))
     }
 }
 

@@ -19,6 +19,7 @@ use live_map::{Cell, Family, LiveMap, SLACK_ELSEWHERE};
 use table::{Record, Table};
 
 /// Everything known about the program's blocks. One per process.
+#[repr(C)] // what is used first lies in the first page
 pub struct Tracker {
     pub live: LiveMap,
     pub depot: depot::Depot,

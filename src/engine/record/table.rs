@@ -34,7 +34,7 @@ pub struct Record {
 unsafe impl Zeroed for Record {}
 
 struct Shard {
-    slots: &'static mut [Record],
+    slots: Option<&'static mut [Record]>,
     used: usize,
 }
 
@@ -55,7 +55,7 @@ impl Default for Table {
 impl Table {
     pub const fn new() -> Self {
         Self {
-            shards: [const { Lock::from_raw(<RawFutex as RawMutex>::INIT, Shard { slots: &mut [], used: 0 }) }; SHARDS],
+            shards: [const { Lock::from_raw(<RawFutex as RawMutex>::INIT, Shard { slots: None, used: 0 }) }; SHARDS],
             first: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
         }
@@ -65,20 +65,17 @@ impl Table {
     pub fn note(&self, record: Record, live: &LiveMap) {
         let number = shard_of(record.addr);
         let mut shard = self.shards[number].lock();
-        if shard.slots.is_empty()
-            && let Some(slots) = self.first_slots(number)
-        {
-            shard.slots = slots;
+        if shard.slots.is_none() {
+            shard.slots = self.first_slots(number);
         }
-        if shard.used * 4 >= shard.slots.len() * 3 && !shard.grow(live) {
+        if shard.used * 4 >= shard.slots().len() * 3 && !shard.grow(live) {
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
-        let slot = find(shard.slots, record.addr);
-        if shard.slots[slot].addr == 0 {
-            shard.used += 1;
-        }
-        shard.slots[slot] = record;
+        let slot = find(shard.slots(), record.addr);
+        let slot = &mut shard.slots()[slot];
+        let new = core::mem::replace(slot, record).addr == 0;
+        shard.used += usize::from(new);
     }
 
     /// For the shard of this number, which has none yet, and whose lock is held.
@@ -87,15 +84,9 @@ impl Table {
         const BYTES: usize = FIRST_SLOTS * size_of::<Record>();
         let mut first = self.first.load(Acquire);
         if first == 0 {
-            let range = arena::map(SHARDS * BYTES)?;
-            first = match self.first.compare_exchange(0, range.start, AcqRel, Acquire) {
-                Ok(_) => range.start,
-                Err(theirs) => {
-                    // SAFETY: nobody but us has seen this mapping.
-                    unsafe { arena::unmap(range) };
-                    theirs
-                }
-            };
+            let range = arena::map_for_good(SHARDS * BYTES)?;
+            // If another thread was first, this stays unused.
+            first = self.first.compare_exchange(0, range.start, AcqRel, Acquire).err().unwrap_or(range.start);
         }
         // SAFETY: zeroed memory for the slots of all shards, never unmapped, of which each takes its own part once.
         Some(unsafe { core::slice::from_raw_parts_mut((first + number * BYTES) as *mut Record, FIRST_SLOTS) })
@@ -108,10 +99,8 @@ impl Table {
         // SAFETY: in the child nobody writes; a shard caught in the middle of growing has its old or its new slots, both
         // mapped, and a record caught half written differs in address or cell.
         let shard = unsafe { &*self.shards[shard_of(addr)].data_ptr() };
-        if shard.slots.is_empty() {
-            return None;
-        }
-        let record = shard.slots[find(shard.slots, addr)];
+        let slots = shard.slots.as_deref()?;
+        let record = slots[find(slots, addr)];
         (record.addr == addr && record.cell == cell).then_some(record)
     }
 
@@ -132,7 +121,7 @@ impl Table {
             // SAFETY: by this function's own contract; slots that were there before stay mapped.
             unsafe {
                 if let Some(slots) = arena::zeroed(FIRST_SLOTS) {
-                    *shard.data_ptr() = Shard { slots, used: 0 };
+                    *shard.data_ptr() = Shard { slots: Some(slots), used: 0 };
                 }
                 shard.force_unlock();
             }
@@ -141,18 +130,22 @@ impl Table {
 }
 
 impl Shard {
+    fn slots(&mut self) -> &mut [Record] {
+        self.slots.as_deref_mut().unwrap_or_default()
+    }
+
     /// Makes room: sweeps dead records, into twice the slots if most are alive.
     fn grow(&mut self, live: &LiveMap) -> bool {
         let is_live =
             |record: &&Record| record.addr != 0 && live.get(record.addr).is_some_and(|cell| cell.0 == record.cell);
-        let alive = self.slots.iter().filter(is_live).count();
+        let alive = self.slots().iter().filter(is_live).count();
         let wanted = (alive * 2).next_power_of_two().max(4 * FIRST_SLOTS);
-        let Some(slots) = arena::zeroed::<Record>(wanted) else { return false };
-        for record in self.slots.iter().filter(is_live) {
+        let Some(slots) = arena::zeroed_for_now::<Record>(wanted) else { return false };
+        for record in self.slots().iter().filter(is_live) {
             let at = find(slots, record.addr);
             slots[at] = *record;
         }
-        let old = core::mem::replace(&mut self.slots, slots);
+        let old = self.slots.replace(slots).unwrap_or_default();
         self.used = alive;
         // The first ones lie among those of the other shards.
         if old.len() > FIRST_SLOTS {
@@ -233,7 +226,7 @@ mod tests {
             assert_eq!(table.lookup_unlocked(addr, cell.0), Some(record(addr)));
             assert_eq!(table.lookup_unlocked(addr, cell.0 ^ 8), None, "the record of an earlier block");
         }
-        let slots: usize = table.shards.iter().map(|shard| shard.lock().slots.len()).sum();
+        let slots: usize = table.shards.iter().map(|shard| shard.lock().slots().len()).sum();
         assert!(slots <= 64 * 1024, "{slots} slots for 10,000 live blocks");
         assert_eq!(table.dropped(), 0);
     }

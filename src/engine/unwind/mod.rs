@@ -37,12 +37,13 @@ pub struct Object {
 pub type FindObject = fn(pc: usize) -> Option<Object>;
 
 /// The unwinder of one process.
+#[repr(C)] // what is used first lies in the first page
 pub struct Unwinder {
-    pub frames: Frames,
     /// A [`FindObject`]; 0 until the door has set it, and then no address has a rule.
     find: AtomicUsize,
     /// Return addresses whose tables say something that a packed rule cannot hold; stacks end there.
     unsupported: AtomicU64,
+    pub frames: Frames,
 }
 
 impl Default for Unwinder {
@@ -53,7 +54,7 @@ impl Default for Unwinder {
 
 impl Unwinder {
     pub const fn new() -> Self {
-        Self { frames: Frames::new(), find: AtomicUsize::new(0), unsupported: AtomicU64::new(0) }
+        Self { find: AtomicUsize::new(0), unsupported: AtomicU64::new(0), frames: Frames::new() }
     }
 
     /// Addresses whose unwind tables were too unusual.
