@@ -133,7 +133,13 @@ impl Tracker {
         let cell = Cell::new(new.family, self.epoch.load(Relaxed), slack, new.stack);
         if !self.live.set(new.addr, cell) {
             self.lost.fetch_add(1, Relaxed);
-        } else if elsewhere {
+            return;
+        }
+        if new.size > SELDOM_PARTLY_WRITTEN {
+            // Of the first block of a leaf nobody has noted yet how far it reaches.
+            self.live.is_recycled(new.addr, new.size);
+        }
+        if elsewhere {
             self.note(new.addr, new.size, new.usable, new.chosen, cell);
         }
     }
@@ -204,4 +210,23 @@ impl Tracker {
 
 const fn trailer(addr: usize, usable: usize) -> *mut u32 {
     (addr + usable - TRAILER) as *mut u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_block_of_a_leaf_leaves_recycled_memory_too() {
+        let tracker = Tracker::new();
+        assert!(tracker.live.init());
+        let (addr, size) = (0x7000_0000_0000, 3000);
+        let new = New { addr, size, usable: 3008, family: Family::Malloc, stack: None, chosen: Chosen::No };
+        // SAFETY: nothing is written to a block without a place for its cell.
+        assert!(!unsafe { tracker.on_alloc_ready::<false>(new, Clear { up_to: 8192 }) }, "there is a leaf already");
+        tracker.on_alloc(new);
+        assert!(tracker.live.take(addr).is_some());
+        assert!(tracker.live.is_recycled(addr + 64, 2000));
+        assert!(!tracker.live.is_recycled(addr + 8192, 2000), "nothing was here before");
+    }
 }
