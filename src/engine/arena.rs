@@ -79,7 +79,7 @@ const SMALL: usize = SHEET / 2;
 const LEFT: usize = (2 * FIRST_SHEET / 4096) - 1;
 
 /// The same as [`map`], for memory that nobody gives back, and that may be used here and there only: it is in small pages, always, since
-/// where the kernel gives out large ones unasked (Debian's does) each first touch would be one of 2 MiB. A process has some twenty of
+/// where the kernel gives out large ones unasked (its own default) each first touch would be one of 2 MiB. A process has some twenty of
 /// these from its start to its end, and each of its own would cost two system calls and a mapping.
 pub fn map_for_good(len: usize) -> Option<AddrRange> {
     let pages = len.div_ceil(4096);
