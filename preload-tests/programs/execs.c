@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +16,29 @@ extern char **environ;
 static void *volatile kept;
 static NOINLINE void lose(void) { memset(malloc(1337), 0, 1337); }
 static NOINLINE void keep(void) { kept = malloc(1337); }
+
+static long pages(void) {
+    char text[32] = "";
+    int file = open("/proc/self/statm", O_RDONLY);
+    check(file >= 0 && read(file, text, sizeof text - 1) > 0 && close(file) == 0);
+    return atol(text);
+}
+
+// So many times to become what is no program: as executable as a file can be, and of no format that the kernel knows. After the first
+// times no more memory is mapped.
+static int no_program(int times) {
+    char path[] = "no_program.XXXXXX";
+    int file = mkstemp(path);
+    check(file >= 0 && write(file, "\1\2\3", 3) == 3 && fchmod(file, 0700) == 0 && close(file) == 0);
+    long before = 0;
+    for (int i = 0; i < times; i++) {
+        if (i == 3) before = pages();
+        check(execv(path, words) == -1 && errno == ENOEXEC);
+    }
+    check(times <= 3 || pages() == before);
+    check(unlink(path) == 0);
+    return 5;
+}
 
 int main(int count, char **given) {
     check(count == 3);
@@ -29,13 +53,11 @@ int main(int count, char **given) {
     if (is(form, "execle")) execle(ECHO, WORDS, environ);
     if (is(form, "execlp")) execlp("echo", WORDS);
     if (is(form, "fexecve")) fexecve(open(ECHO, O_RDONLY), words, environ);
-    if (is(form, "no_program")) {
-        // As executable as a file can be, and of no format that the kernel knows.
-        char path[] = "no_program.XXXXXX";
-        int file = mkstemp(path);
-        check(file >= 0 && write(file, "\1\2\3", 3) == 3 && fchmod(file, 0700) == 0 && close(file) == 0);
-        check(execv(path, words) == -1 && errno == ENOEXEC && unlink(path) == 0);
-        return 5;
+    if (is(form, "no_program")) return no_program(1);
+    if (is(form, "no_programs")) return no_program(100);
+    if (is(form, "locked_no_programs")) {
+        check(mlockall(MCL_CURRENT | MCL_FUTURE) == 0);
+        return no_program(100);
     }
     if (is(form, "nothing")) {
         check(execv("/nowhere/at all", words) == -1 && errno == ENOENT);

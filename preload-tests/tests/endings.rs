@@ -146,6 +146,17 @@ fn exec_that_fails() {
     }
 }
 
+/// What the scan before each has mapped is given back, from a glance that finds nothing, too; and where the kernel takes nothing back.
+#[test]
+fn exec_that_fails_often_takes_no_memory() {
+    // To lock so much memory takes root's rights.
+    let forms = if harness::is_root() { &["no_programs", "locked_no_programs"][..] } else { &["no_programs"] };
+    for (form, (fate, leaks)) in forms.iter().flat_map(|form| [(form, ("keep", (0, 0))), (form, ("lose", (1, 1337)))]) {
+        let outcome = program("execs.c").args([*form, fate]).run();
+        assert_eq!((outcome.status.code(), outcome.report().total()), (Some(5), leaks), "{form}: {outcome:?}");
+    }
+}
+
 /// Children that are forked to become another program are not scanned.
 #[test]
 fn exec_of_a_child() {

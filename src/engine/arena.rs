@@ -94,9 +94,9 @@ pub fn map_for_good(len: usize) -> Option<AddrRange> {
             }
             continue;
         }
-        // What is left of the one before is not used. Where the program may not have so much memory there may be room for less.
+        // What is left of the one before is not used. Where memory is limited, the program is to have it.
         let new = match now {
-            0 if pages <= FIRST_SHEET / 4096 => map(FIRST_SHEET),
+            0 if pages <= FIRST_SHEET / 4096 && !sys::is_memory_limited() => map(FIRST_SHEET),
             _ => None,
         };
         let Some(new) = new.or_else(|| if len <= SMALL { map(SHEET) } else { None }).map(in_small_pages) else {
@@ -194,12 +194,13 @@ pub unsafe fn unmap(range: AddrRange) {
 pub struct Mark {
     used: usize,
     rest: usize,
+    pieces: usize,
 }
 
 pub fn mark() -> Mark {
-    // The lists' pieces stay.
-    let _ = pieces();
-    Mark { used: OWN.used.load(Relaxed), rest: OWN.rest.load(Relaxed) }
+    // The lists' pieces stay, if there is memory for them.
+    let pieces = pieces().unwrap_or(0);
+    Mark { used: OWN.used.load(Relaxed), rest: OWN.rest.load(Relaxed), pieces }
 }
 
 /// Gives back what was mapped since a [`mark`].
@@ -207,10 +208,13 @@ pub fn mark() -> Mark {
 /// # Safety
 /// Nothing refers to any of it, and nobody has mapped or unmapped anything meanwhile but for this.
 pub unsafe fn release_since(mark: Mark) {
-    if OWN.rest.load(Relaxed) != mark.rest {
+    if mark.pieces == 0 {
+        OWN.pieces.store(0, Relaxed);
+        OWN.pieces_taken.store(0, Relaxed);
+    }
+    if OWN.rest.swap(mark.rest, Relaxed) != mark.rest {
         // SAFETY: by this function's own contract.
-        let clear = unsafe { clear_rest(mark.rest) };
-        OWN.rest.store(if clear { mark.rest } else { 0 }, Relaxed);
+        unsafe { clear_rest(mark.rest) };
     }
     let mark = mark.used;
     for (start, end) in OWN.ranges.get(mark..OWN.used.load(Relaxed).min(LISTED)).unwrap_or_default() {
@@ -226,13 +230,18 @@ pub unsafe fn release_since(mark: Mark) {
     OWN.used.store(used - slots.iter().rev().take_while(empty).count(), Relaxed);
 }
 
-/// Makes what was not taken of a sheet zeros again. `false` if the kernel refuses (of locked memory).
+/// Makes what was not taken of a sheet zeros again.
 ///
 /// # Safety
 /// Nothing refers to it any more.
-unsafe fn clear_rest(rest: usize) -> bool {
-    // SAFETY: by this function's own contract.
-    unsafe { sys::forget(rest / (LEFT + 1) * 4096, (rest & LEFT) * 4096) }.is_ok()
+unsafe fn clear_rest(rest: usize) {
+    let (start, len) = (rest / (LEFT + 1) * 4096, (rest & LEFT) * 4096);
+    // SAFETY: by this function's own contract. Of memory that is locked the kernel takes nothing back.
+    unsafe {
+        if sys::forget(start, len).is_err() {
+            (start as *mut u8).write_bytes(0, len);
+        }
+    }
 }
 
 /// A type whose all-zero bytes are a value and which needs no drop.

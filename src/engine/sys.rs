@@ -365,6 +365,7 @@ pub fn futex_wake(word: &core::sync::atomic::AtomicU32, count: usize) {
 
 const RLIMIT_FSIZE: usize = 1;
 const RLIMIT_STACK: usize = 3;
+const RLIMIT_DATA: usize = 2;
 const RLIMIT_AS: usize = 9;
 
 /// A limit of this process's, soft and hard.
@@ -383,6 +384,11 @@ pub fn stack_limit() -> usize {
 /// The soft limit of all addresses in bytes.
 pub fn memory_limit() -> usize {
     limits(RLIMIT_AS).map_or(usize::MAX, |[soft, _]| soft)
+}
+
+/// Whether there is a soft limit of addresses or of private memory.
+pub fn is_memory_limited() -> bool {
+    [RLIMIT_AS, RLIMIT_DATA].iter().any(|limit| limits(*limit).is_none_or(|[soft, _]| soft != usize::MAX))
 }
 
 /// Whether files may grow without limit.

@@ -216,7 +216,13 @@ fn glance(job: &mut Job) -> bool {
         unsafe { arena::release_since(mapped) };
         return false;
     };
-    if job.trigger == Trigger::Exec || !settings::is_root(settings) {
+    if job.trigger == Trigger::Exec {
+        // The program goes on if there is nothing to become.
+        // SAFETY: as above.
+        unsafe { arena::release_since(mapped) };
+        return true;
+    }
+    if !settings::is_root(settings) {
         return true;
     }
     // Where files may not grow without limit, to write one might end the program by SIGXFSZ: a child's task.
