@@ -40,6 +40,12 @@ static NOINLINE void closed(void) {
     global[0] = block;
     global[1] = make();
 }
+// The same among blocks of the bundled heap.
+static char *volatile small[8];
+static NOINLINE void closed_small(void) {
+    for (int i = 0; i < 8; i++) small[i] = memset(malloc(4000), 0, 4000);
+    mprotect((void *)(((uintptr_t)small[4] + 4095) & ~4095ul), 4096, PROT_NONE);
+}
 // A block mapped by itself, and the page that its header lies in.
 static NOINLINE void closed_header(void) {
     char *block = malloc(1 << 20);
@@ -100,6 +106,7 @@ int main(int count, char **words) {
                         : is(place, "tag")     ? with_tag
                         : is(place, "packed")  ? packed
                         : is(place, "closed")  ? closed
+                        : is(place, "closed_small") ? closed_small
                         : is(place, "header")  ? closed_header
                         : is(place, "overrun") ? overrun
                                                : 0;

@@ -60,8 +60,10 @@ fn roots_that_are_switched_off_are_not_glanced_at() {
 /// The program would end by a fault, had it looked itself.
 #[test]
 fn a_page_that_cannot_be_read_is_left_to_the_scan() {
-    let report = end("closed", "").report();
-    assert_eq!((ways(&report), report.total()), (vec!["alone"], (0, 0)), "{report:?}");
+    for (place, options) in [("closed", ""), ("closed_small", ""), ("closed_small", "allocator=bundled")] {
+        let report = end(place, options).report();
+        assert_eq!((ways(&report), report.total()), (vec!["alone"], (0, 0)), "{place} {options}: {report:?}");
+    }
 }
 
 /// Nor would it have come through where a block's header is closed or says too much.

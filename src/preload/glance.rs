@@ -15,7 +15,7 @@ use crate::keys::Keys;
 use crate::settings::Settings;
 use crate::snapshot::Job;
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
-use crate::{alternate, contexts, deepbind, misuse, own, regions, symbols, threads, tls};
+use crate::{alternate, bundled, contexts, deepbind, misuse, own, regions, symbols, threads, tls};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::record::live_map::Cell;
@@ -58,7 +58,12 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
     let mut blocks = Blocks::build(&TRACKER.live, &sizes, &mut pages)?;
     let mut room = Room(BYTES);
     for range in blocks.ranges() {
-        room.take(AddrRange::new(range.start - 16, range.end))?;
+        let heap = bundled::heap();
+        if heap.contains(range.start) && heap.contains(range.end - 1) {
+            take_each(&mut room, blocks.iter().filter(|block| range.contains(*block)))?;
+        } else {
+            room.take(AddrRange::new(range.start - 16, range.end))?;
+        }
     }
     sizes.readable.set(true);
     // Neither do damaged headers lead out of what may be read.
@@ -93,6 +98,21 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
         root_bytes,
         ..stats
     })
+}
+
+/// Takes blocks of the bundled heap, in order, whose slabs lie far apart: what is between them was never touched, and is not to be.
+fn take_each(room: &mut Room, blocks: impl Iterator<Item = usize>) -> Option<()> {
+    const NEAR: usize = 4096;
+    let mut run = AddrRange::new(0, 0);
+    for block in blocks {
+        let end = block + bundled::heap().usable(block)?;
+        if block - run.end > NEAR && !run.is_empty() {
+            room.take(run)?;
+            run = AddrRange::new(0, 0);
+        }
+        run = AddrRange::new(if run.is_empty() { block } else { run.start }, end);
+    }
+    if run.is_empty() { Some(()) } else { room.take(run) }
 }
 
 /// Until all blocks are reached. `None`: something cannot be read.
