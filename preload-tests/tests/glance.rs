@@ -14,9 +14,10 @@ fn ways(report: &Report) -> Vec<&str> {
 
 #[test]
 fn registers_stack_data_and_thread_local_storage_are_enough() {
-    for place in ["global", "zeroed", "local", "stack", "register"] {
-        let report = end(place, "").report();
-        assert_eq!((ways(&report), report.total()), (vec!["glance"], (0, 0)), "{place}: {report:?}");
+    let places = ["global", "zeroed", "local", "stack", "register"].map(|place| (place, ""));
+    for (place, options) in places.into_iter().chain([("global", "allocator=bundled")]) {
+        let report = end(place, options).report();
+        assert_eq!((ways(&report), report.total()), (vec!["glance"], (0, 0)), "{place} {options}: {report:?}");
         let scan = &report.scans[0];
         assert_eq!((scan.live_blocks, scan.live_bytes, scan.threads), (2, 1353, 1), "{place}: {report:?}");
         assert!(scan.unseen.is_empty(), "{report:?}");

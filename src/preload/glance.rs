@@ -56,6 +56,9 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
     let mut pages = Pages::open()?;
     let sizes = Guarded { readable: core::cell::Cell::new(false) };
     let mut blocks = Blocks::build(&TRACKER.live, &sizes, &mut pages)?;
+    if blocks.count > BLOCKS {
+        return None;
+    }
     let mut room = Room(BYTES);
     for range in blocks.ranges() {
         let heap = bundled::heap();
@@ -71,7 +74,7 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
         let end = block + blocks.extent(block);
         blocks.ranges().any(|range| range.contains(block) && end <= range.end)
     };
-    if blocks.count > BLOCKS || !blocks.iter().all(ends_inside) {
+    if !blocks.iter().all(ends_inside) {
         return None;
     }
     // What is nobody's any more would be read.
