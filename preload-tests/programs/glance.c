@@ -54,6 +54,13 @@ static NOINLINE void closed_header(void) {
     global[0] = block;
     global[1] = make();
 }
+// A block mapped by itself, and the page that it ends in, of which some bytes were not asked for.
+static NOINLINE void closed_end(void) {
+    char *block = malloc(1 << 20);
+    mprotect((char *)((uintptr_t)(block + (1 << 20)) & ~4095ul), 4096, PROT_NONE);
+    global[0] = block;
+    global[1] = make();
+}
 // A program that has written beyond a block's end: the next one's header says 16 MiB.
 static NOINLINE void overrun(void) {
     size_t *first = malloc(24), *second = malloc(24);
@@ -62,6 +69,19 @@ static NOINLINE void overrun(void) {
     global[0] = first;
     zeroed = second;
     global[1] = make();
+}
+// The same of a block mapped by itself: 4 GiB on, nobody has addresses.
+static NOINLINE void overrun_mapped(void) {
+    size_t *block = malloc(1 << 20), *other = malloc(1 << 20);
+    if (block > other) {
+        size_t *lower = other;
+        other = block;
+        block = lower;
+    }
+    global[0] = block;
+    zeroed = other;
+    global[1] = make();
+    block[-1] = 1ul << 32 | 2;
 }
 static NOINLINE void on_stack_and_exit(void) {
     void *volatile here = make();
@@ -108,7 +128,9 @@ int main(int count, char **words) {
                         : is(place, "closed")  ? closed
                         : is(place, "closed_small") ? closed_small
                         : is(place, "header")  ? closed_header
+                        : is(place, "end")     ? closed_end
                         : is(place, "overrun") ? overrun
+                        : is(place, "overrun_mapped") ? overrun_mapped
                                                : 0;
     if (put) below(put);
     if (is(place, "stack")) on_stack_and_exit();

@@ -54,28 +54,27 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
         return Some(stats);
     }
     let mut pages = Pages::open()?;
-    let sizes = Guarded { readable: core::cell::Cell::new(false) };
+    let sizes = Guarded::default();
     let mut blocks = Blocks::build(&TRACKER.live, &sizes, &mut pages)?;
-    if blocks.count > BLOCKS {
+    if blocks.count > BLOCKS || sizes.closed.get() {
         return None;
     }
+    // Those that were asked for were those of the last block of each range; all others lie below it.
+    sizes.readable.set(true);
     let mut room = Room(BYTES);
     for range in blocks.ranges() {
-        let heap = bundled::heap();
-        if heap.contains(range.start) && heap.contains(range.end - 1) {
-            take_each(&mut room, blocks.iter().filter(|block| range.contains(*block)))?;
+        let mut inside = blocks.iter().filter(|block| range.contains(*block) || *block == range.end);
+        if bundled::heap().contains(range.start) && bundled::heap().contains(range.end) {
+            take_each(&mut room, inside)?;
         } else {
-            room.take(AddrRange::new(range.start - 16, range.end))?;
+            let (last, _) = blocks.find(range.end.saturating_sub(1).max(range.start))?;
+            let end = last + blocks.usable(last);
+            room.take(AddrRange::new(range.start - 16, end))?;
+            // Neither do damaged headers lead out of what may be read.
+            if !inside.all(|block| block + blocks.usable(block) <= end) {
+                return None;
+            }
         }
-    }
-    sizes.readable.set(true);
-    // Neither do damaged headers lead out of what may be read.
-    let ends_inside = |block: usize| {
-        let end = block + blocks.extent(block);
-        blocks.ranges().any(|range| range.contains(block) && end <= range.end)
-    };
-    if !blocks.iter().all(ends_inside) {
-        return None;
     }
     // What is nobody's any more would be read.
     if is_perl() || Keys::find().is_some_and(|keys| keys.were_deleted() && keys.stale(job.caller.tls).next().is_some())
@@ -141,23 +140,43 @@ fn read_roots<S: SizeOf>(job: &Job, reading: &mut Reading<'_, '_, S>) -> Option<
     Some(())
 }
 
-/// Sizes by headers that may lie in pages which the program has closed.
+/// Sizes by headers and last bytes that may lie in pages which the program has closed.
+#[derive(Default)]
 struct Guarded {
     /// They do not: it was asked.
     readable: core::cell::Cell<bool>,
+    /// One did.
+    closed: core::cell::Cell<bool>,
+}
+
+impl Guarded {
+    fn can_read(&self, addr: usize) -> bool {
+        let can = self.readable.get() || sys::peek::<1>(addr).is_some();
+        if !can {
+            self.closed.set(true);
+        }
+        can
+    }
+
+    /// Where the size that was asked for may stand.
+    fn can_read_end(&self, addr: usize, cell: Cell) -> bool {
+        let usable = self.usable(addr, cell);
+        usable != 0 && self.can_read(addr + usable - 8)
+    }
 }
 
 impl SizeOf for Guarded {
     fn usable(&self, addr: usize, cell: Cell) -> usize {
-        if self.readable.get() || sys::peek::<1>(addr - 8).is_some() { Sizes.usable(addr, cell) } else { 0 }
+        // Those of the bundled heap have no header.
+        if bundled::heap().contains(addr) || self.can_read(addr - 8) { Sizes.usable(addr, cell) } else { 0 }
     }
 
     fn requested(&self, addr: usize, cell: Cell) -> usize {
-        if self.usable(addr, cell) == 0 { 0 } else { Sizes.requested(addr, cell) }
+        if self.can_read_end(addr, cell) { Sizes.requested(addr, cell) } else { 0 }
     }
 
     fn extent(&self, addr: usize, cell: Cell) -> usize {
-        if self.usable(addr, cell) == 0 { 0 } else { Sizes.extent(addr, cell) }
+        if self.can_read_end(addr, cell) { Sizes.extent(addr, cell) } else { 0 }
     }
 }
 
