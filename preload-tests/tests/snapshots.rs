@@ -1,6 +1,6 @@
 //! A snapshot child that is slow, hangs, or is killed: the program goes on, and no half block looks whole.
 
-use harness::{Running, program};
+use harness::{Running, program, source};
 use rustix::process::Signal;
 
 fn start(options: &str) -> Running {
@@ -116,4 +116,21 @@ fn killed_at_any_moment_it_leaves_no_half_block_that_looks_whole() {
     assert!(report.summary.damaged.is_empty(), "{report:?}");
     assert!(report.triggers().iter().filter(|trigger| **trigger == "api").count() == 16, "{report:?}");
     assert_eq!(report.total(), (1, 1337), "{report:?}");
+}
+
+/// What the map is told of the old one must not stand where another block's start does, nor in another block's midst.
+#[test]
+fn where_a_reallocs_old_block_was_there_may_be_another() {
+    for place in ["behind", "around"] {
+        for (fate, lost) in [("keep", (0, 0)), ("lose", (1, 1337))] {
+            let app = program("moving.c").args([place, fate]).preload_after(source("moving_library.c"));
+            let outcome = app.options("interval=0:scan_at_exit=0").run();
+            let report = outcome.report();
+            assert_eq!(
+                (outcome.status.code(), report.total()),
+                (Some(0), lost),
+                "{place} {fate}: {outcome:?} {report:?}"
+            );
+        }
+    }
 }

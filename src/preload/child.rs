@@ -198,6 +198,24 @@ impl SizeOf for Sizes {
     }
 }
 
+/// The old blocks of the reallocs that are under way, which are not in the live map, in the order of addresses. (In another one a cell
+/// may be the half of the one before.) Not those that were given back already, and in part or in all are another block by now.
+fn moving() -> Option<List<(usize, Cell)>> {
+    let mut moving: List<(usize, Cell)> = List::new();
+    for thread in tls::moving() {
+        let (addr, cell) = (thread.moving.addr.load(Relaxed), Cell(thread.moving.cell.load(Relaxed)));
+        let starts = |block| TRACKER.live.get(block).is_some();
+        let ends = |block| TRACKER.live.get(block).map_or(block, |cell| block + Sizes.usable(block, cell));
+        let is_anothers =
+            starts(addr) || starts(addr + 16) || TRACKER.live.below(addr).is_some_and(|block| ends(block) > addr);
+        if !is_anothers {
+            moving.push((addr, cell.without_slack())).then_some(())?;
+        }
+    }
+    moving.sort_unstable_by_key(|(addr, _)| *addr);
+    Some(moving)
+}
+
 fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let begun = sys::clock_ns(sys::CLOCK_MONOTONIC);
     let memory = Stopped(Step::Memory, Errno::ENOMEM);
@@ -218,9 +236,9 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     quiet_down(options.deadline);
 
     shared.ledger.step.store(Step::Scan as u32, Relaxed);
-    let moving = || tls::moving().map(|thread| &thread.moving);
-    for moving in moving().filter(|moving| TRACKER.live.get(moving.addr.load(Relaxed)).is_none()) {
-        TRACKER.live.set(moving.addr.load(Relaxed), Cell(moving.cell.load(Relaxed)).without_slack());
+    let moving = moving().ok_or(memory)?;
+    for (addr, cell) in moving.iter() {
+        TRACKER.live.set(*addr, *cell);
     }
     let earlier = shared.seen();
     let freed = freed_since(earlier, &TRACKER.live);
@@ -232,8 +250,8 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
 
     let secret = pointer_guard();
     let mut marker = Marker::new(&mut blocks);
-    for moving in moving() {
-        marker.root_word(moving.addr.load(Relaxed));
+    for (addr, _) in moving.iter() {
+        marker.root_word(*addr);
     }
     for &word in kernel_words.iter() {
         marker.root_word(word);

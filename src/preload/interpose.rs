@@ -6,7 +6,8 @@
 
 use crate::{bundled, contexts, forget, misuse, real, state, tls, trigger};
 use core::ffi::c_int;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::compiler_fence;
 use leakscan_engine::record::live_map::{Cell, Family, SLACK_ELSEWHERE};
 use leakscan_engine::record::{Chosen, New, TRAILER};
 use leakscan_engine::unwind::Start;
@@ -273,6 +274,8 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
         moving.size.store(size, Relaxed);
         moving.sp.store(sp, Relaxed);
         moving.addr.store(old, Relaxed);
+        // A thread is stopped between two instructions: in this order they are to be.
+        compiler_fence(SeqCst);
     }
     if contexts::exist() {
         forget_contexts(old);
@@ -288,6 +291,7 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     let new = if before == 0 { new } else { fresh(new, before, size) };
     born(new, size, Caller::of_malloc(sp, fp));
     if let Some(moving) = moving {
+        compiler_fence(SeqCst);
         moving.addr.store(0, Relaxed);
     }
     new
