@@ -122,6 +122,8 @@ def allocation():
         command = [str(WORK / "pairs"), str(threads), str(1000000 * SCALE)]
         found = pairs(lambda tool: (float(Run(command, TOOLS[tool]).out),), COLUMNS)
         row(f"malloc + free, {threads} thread{'s' * (threads > 1)}, time", found)
+    command = [str(WORK / "paths"), str(1000000 * SCALE)]
+    row("malloc + free from 4,096 stacks of 20 frames, time", pairs(lambda tool: (float(Run(command, TOOLS[tool]).out),), COLUMNS))
 
 
 def start():

@@ -38,6 +38,9 @@ const SETS: usize = 1024;
 /// Entries of a set: stacks that begin in the same place and differ further out.
 const WAYS: usize = 4;
 const CHECKS: usize = 3 << 13;
+/// Stacks that are kept for a while where most of those that have to be put together come again at once.
+const RECENT: usize = 2;
+const PAYS: u8 = if cfg!(test) { 2 } else { 32 };
 const IDS: usize = 1 << 13;
 /// An entry goes when it was wrong so much: what was not found counts more than what was found in a sibling's place.
 const PATIENCE: u16 = 1024;
@@ -113,11 +116,20 @@ struct Part {
 #[repr(C)]
 pub struct Memo {
     entries: [[Entry; WAYS]; SETS],
-    checks: [Check; CHECKS],
+    /// The last [`RECENT`] times [`MOST`] are those of `recent`.
+    checks: [Check; CHECKS + RECENT * MOST],
     parts: [Part; MAX_DEPTH],
     parted: usize,
     /// Ids of stacks that had to be put together.
     pub ids: Ids<IDS>,
+    /// While that pays, the whole stacks that were not known last, in the place of parts.
+    recent: [Entry; RECENT],
+    /// Which of them came again.
+    paid: [bool; RECENT],
+    /// Goes up with each unknown stack that came again at once, to twice [`PAYS`], and down with each that did not.
+    pays: u8,
+    /// The hash of the stack that was put together last.
+    latest: u64,
     used: usize,
     /// Counts what takes an entry's place, and what is not kept.
     turn: u8,
@@ -137,6 +149,8 @@ pub struct Pieced {
     start: Start,
     /// The entry that is the whole stack.
     entry: Option<At>,
+    /// The one that is to be.
+    recent: Option<usize>,
     /// What could be kept of it.
     parts: Parts,
 }
@@ -169,6 +183,46 @@ impl Memo {
             let ids = &mut trace.ids[usize::from(part.before)..];
             ids.iter_mut().zip(core::iter::once(part.first_id).chain(behind)).for_each(|(id, frame)| *id = frame);
         }
+    }
+
+    /// Whether the entry is the whole stack from `start`.
+    ///
+    /// # Safety
+    /// `start` is a live frame's state, and its frame pointer is in the thread's [`NodeCache::fp`].
+    #[inline(always)]
+    unsafe fn holds(&self, entry: &Entry, start: &Start, depth: usize) -> bool {
+        if !entry.is_of(start, self.stamp) || entry.id == 0 || !entry.is_stack(depth) {
+            return false;
+        }
+        // SAFETY: so many checks were written there.
+        let checks =
+            unsafe { self.checks.get_unchecked(entry.at as usize..entry.at as usize + usize::from(entry.len)) };
+        // SAFETY: `start` is the entry's state.
+        matches!(unsafe { verify(checks) }, Verified::All)
+    }
+
+    const fn keeps_recent(&self) -> bool {
+        self.pays >= PAYS
+    }
+
+    /// # Safety
+    /// As for [`Self::holds`].
+    #[inline(never)]
+    unsafe fn recent(&mut self, start: &Start, depth: usize) -> Option<StackId> {
+        // SAFETY: by this function's own contract.
+        let at = (0..RECENT).find(|at| unsafe { self.holds(&self.recent[*at], start, depth) })?;
+        self.paid[at] = true;
+        StackId::new(self.recent[at].id)
+    }
+
+    /// Notes whether a stack came again at once.
+    fn note_repeat(&mut self, repeats: bool) {
+        self.pays = match self.pays {
+            pays if !repeats => pays.saturating_sub(1),
+            // The first ones have yet to show it.
+            pays if pays + 1 == PAYS => 2 * PAYS,
+            pays => (pays + 1).min(2 * PAYS),
+        };
     }
 
     #[inline(always)]
@@ -217,19 +271,15 @@ impl Unwinder {
             return None;
         }
         cache.fp.store(start.fp, Relaxed);
-        for entry in &memo.entries[set(&start)] {
-            if !entry.is_of(&start, memo.stamp) || entry.id == 0 || !entry.is_stack(depth) {
-                continue;
+        // SAFETY: by this function's own contract.
+        unsafe {
+            for entry in &memo.entries[set(&start)] {
+                if memo.holds(entry, &start, depth) {
+                    return StackId::new(entry.id);
+                }
             }
-            // SAFETY: so many checks were written there.
-            let checks =
-                unsafe { memo.checks.get_unchecked(entry.at as usize..entry.at as usize + usize::from(entry.len)) };
-            // SAFETY: `start` is the entry's state.
-            if matches!(unsafe { verify(checks) }, Verified::All) {
-                return StackId::new(entry.id);
-            }
+            if memo.keeps_recent() { memo.recent(&start, depth) } else { None }
         }
-        None
     }
 
     /// The hash of the stack from `start`, put together from what the memo knows and what it does not, which is walked.
@@ -254,6 +304,10 @@ impl Unwinder {
         }
         memo.parted = 0;
         trace.clear();
+        if memo.keeps_recent() {
+            // SAFETY: by this function's own contract.
+            return unsafe { self.walk_to_recent(memo, start, stack, depth, cache, trace) };
+        }
         let mut state = start;
         let (mut straight, mut lacking) = (true, false);
         let ended = 'pieces: loop {
@@ -346,14 +400,40 @@ impl Unwinder {
             memo.parted = 0;
             // SAFETY: as for this function.
             unsafe { self.walk(start, stack, depth, cache, trace) };
-            return Pieced { hash: trace.hash, start, entry: None, parts: Parts::Lacking };
+            return Pieced { hash: trace.hash, start, entry: None, recent: None, parts: Parts::Lacking };
         };
         let parts = match straight {
             _ if entry.is_some() || lacking || !whole && trace.len < depth => Parts::Lacking,
             true => Parts::Straight(whole),
             false => Parts::Crooked(whole),
         };
-        Pieced { hash: trace.hash, start, entry, parts }
+        Pieced { hash: trace.hash, start, entry, recent: None, parts }
+    }
+
+    /// Walks to the end, and keeps the stack among the recent ones.
+    ///
+    /// # Safety
+    /// As for [`Self::piece_together`].
+    unsafe fn walk_to_recent(
+        &self,
+        memo: &mut Memo,
+        start: Start,
+        stack: OwnStack,
+        depth: usize,
+        cache: &NodeCache,
+        trace: &mut Trace,
+    ) -> Pieced {
+        let way = usize::from(memo.turn) % RECENT;
+        memo.turn = memo.turn.wrapping_add(1);
+        let paid = core::mem::take(&mut memo.paid[way]);
+        memo.note_repeat(paid);
+        // SAFETY: by this function's own contract.
+        let (_, entry) =
+            unsafe { self.record(memo, CHECKS + way * MOST, start, stack, depth, cache, trace, |_| false) };
+        // Not to be found before its id is known.
+        memo.recent[way] = Entry { stamp: 0, ..entry.unwrap_or(memo.recent[way]) };
+        let recent = entry.map(|_| way);
+        Pieced { hash: trace.hash, start, entry: None, recent, parts: Parts::Lacking }
     }
 
     /// Walks from a state to the next border or the end, and keeps what it finds: then a part more of the stack is known, and true given.
@@ -372,8 +452,38 @@ impl Unwinder {
             // SAFETY: by this function's own contract.
             return (unsafe { self.walk_with(state, stack, depth, cache, trace, &mut Nobody, is_border) }, false);
         }
-        let before = trace.len;
-        let at = memo.used;
+        let (before, used) = (trace.len, memo.used);
+        // SAFETY: by this function's own contract.
+        let (end, entry) = unsafe { self.record(memo, used, state, stack, depth, cache, trace, is_border) };
+        let Some(entry) = entry else { return (end, false) };
+        memo.used += usize::from(entry.len);
+        let (set, way) = memo.place_for(&state);
+        memo.entries[set][way] = entry;
+        // The last check leads to the next part.
+        let len = entry.len - u16::from(matches!(end, Ended::Stopped(_)));
+        memo.parts[memo.parted] = Part { first_id: entry.first_id, at: entry.at, len, before: before as u8, index: 0 };
+        memo.parted += 1;
+        (end, true)
+    }
+
+    /// Walks from a state to a border or the end, and makes an entry of what it finds, with its checks at this place, where there is room for
+    /// [`MOST`]. `None`: it cannot be kept.
+    ///
+    /// # Safety
+    /// As for [`Self::piece_together`].
+    #[allow(clippy::too_many_arguments)] // as above
+    #[inline(always)]
+    unsafe fn record(
+        &self,
+        memo: &mut Memo,
+        at: usize,
+        state: Start,
+        stack: OwnStack,
+        depth: usize,
+        cache: &NodeCache,
+        trace: &mut Trace,
+        is_border: impl Fn(&Start) -> bool,
+    ) -> (Ended, Option<Entry>) {
         let mut recorder = Recorder {
             checks: &mut memo.checks[at..at + MOST],
             register: (&raw const cache.fp).expose_provenance(),
@@ -390,18 +500,15 @@ impl Unwinder {
         let whole = end.is_outermost();
         if lost || trace.unusual || used == 0 && !whole {
             trace.unusual |= unusual;
-            return (end, false);
+            return (end, None);
         }
         trace.unusual = unusual;
-        memo.used += used;
-        let (set, way) = memo.place_for(&state);
-        let (at, first_id) = (at as u32, first.1);
-        memo.entries[set][way] = Entry {
+        let entry = Entry {
             pc: state.pc,
             sp: state.sp,
             first_hash: first.0,
-            first_id,
-            at,
+            first_id: first.1,
+            at: at as u32,
             len: used as u16,
             frames: frames as u8,
             whole,
@@ -409,11 +516,7 @@ impl Unwinder {
             id: 0,
             stamp: memo.stamp,
         };
-        // The last check leads to the next part.
-        let len = used as u16 - u16::from(matches!(end, Ended::Stopped(_)));
-        memo.parts[memo.parted] = Part { first_id, at, len, before: before as u8, index: 0 };
-        memo.parted += 1;
-        (end, true)
+        (end, Some(entry))
     }
 }
 

@@ -30,6 +30,13 @@ impl Unwinder {
             memo.entries[set][way].id = id.get();
             return;
         }
+        if let Some(way) = pieced.recent {
+            (memo.recent[way].id, memo.recent[way].stamp) = (id.get(), memo.stamp);
+            return;
+        }
+        let repeats = memo.latest == pieced.hash;
+        memo.note_repeat(repeats);
+        memo.latest = pieced.hash;
         let whole = match pieced.parts {
             Parts::Straight(whole) if again => whole,
             Parts::Crooked(whole) if again => {
@@ -60,7 +67,7 @@ impl Unwinder {
     unsafe fn join(&self, memo: &mut Memo, depth: usize, cache: &NodeCache) -> Option<Entry> {
         let register = (&raw const cache.fp).expose_provenance();
         let first = memo.parts[0];
-        let mut joined = Joined { checks: &mut memo.checks, from: memo.used, used: memo.used };
+        let mut joined = Joined { checks: &mut memo.checks[..CHECKS], from: memo.used, used: memo.used };
         // Of all frames so far; and where the frame pointer was saved before the part's entry.
         let (mut hash, mut fp_from) = (0u64, 0);
         let mut frames = 0;
@@ -114,7 +121,7 @@ impl Unwinder {
 
 /// An entry in the making.
 struct Joined<'m> {
-    checks: &'m mut [Check; CHECKS],
+    checks: &'m mut [Check],
     from: usize,
     used: usize,
 }

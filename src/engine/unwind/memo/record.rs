@@ -61,6 +61,7 @@ impl Watch for Recorder<'_> {
         self.count(hash);
     }
 
+    #[inline(always)]
     fn step(&mut self, rule: Rule, before: &Registers, after: &Registers, pc: usize, node: &Node, hash: u64) {
         if rule.uses_fp() {
             let place = if before.fp_from == 0 { self.register } else { before.fp_from };

@@ -11,13 +11,15 @@ struct Case {
     recalled: usize,
     pieced: usize,
     depth: usize,
+    /// How often each stack comes at once.
+    batch: usize,
 }
 
 fn case(depth: usize) -> Case {
     UNWINDER.set_find(find);
     let [memo] = crate::arena::zeroed::<Memo>(1).unwrap() else { unreachable!() };
     let [cache] = crate::arena::zeroed::<NodeCache>(1).unwrap() else { unreachable!() };
-    Case { memo, cache, recalled: 0, pieced: 0, depth }
+    Case { memo, cache, recalled: 0, pieced: 0, depth, batch: 1 }
 }
 
 /// Recalls this stack; whatever way it goes, the result is that of a walk. Ids stand for hashes.
@@ -70,7 +72,7 @@ fn right(case: &mut Case, turns: u32) {
 }
 fn descend(case: &mut Case, turns: u32) {
     match turns {
-        0..2 => compare(case),
+        0..2 => (0..black_box(case.batch)).for_each(|_| compare(case)),
         _ if turns.is_multiple_of(2) => left(case, turns / 2),
         _ => right(case, turns / 2),
     }
@@ -144,7 +146,7 @@ proptest! {
                 slots[at] = value(word);
             }
             let start = Start { pc: value(pc), sp: stack.start + sp * 8, fp: value(fp) };
-            for _ in 0..2 {
+            for _ in 0..3 {
                 // SAFETY: the stack is readable to its end.
                 unsafe { compare_from(&mut case, start, OwnStack { low: stack.start, high: stack.end }) };
             }
@@ -167,6 +169,22 @@ fn what_is_recalled_or_pieced_together_is_what_a_walk_finds() {
             assert!(case.pieced > 0, "{} {}", case.recalled, case.pieced);
         }
     }
+}
+
+#[test]
+fn stacks_that_come_again_at_once_are_kept_meanwhile() {
+    let mut case = case(64);
+    case.batch = 8;
+    for turns in 1024..2048 {
+        descend(&mut case, turns);
+    }
+    assert!(case.pieced < 1050 && case.recalled + case.pieced == 8 * 1024, "{} {}", case.recalled, case.pieced);
+    // Where they do not, none is kept any more.
+    case.batch = 1;
+    for turns in 1024..2048 {
+        descend(&mut case, turns);
+    }
+    assert!(!case.memo.keeps_recent());
 }
 
 #[test]
