@@ -61,6 +61,16 @@ static NOINLINE void closed_end(void) {
     global[0] = block;
     global[1] = make();
 }
+// The header of a block that the last one, which has no bytes, lies behind.
+static NOINLINE void closed_below_empty(void) {
+    global[1] = make();
+    global[0] = malloc(8192);
+    char *block = malloc(12000);
+    zeroed = malloc(0);
+    small[0] = block;
+    check((char *)zeroed > block);
+    mprotect((char *)((uintptr_t)(block - 8) & ~4095ul), 4096, PROT_NONE);
+}
 // A program that has written beyond a block's end: the next one's header says 16 MiB.
 static NOINLINE void overrun(void) {
     size_t *first = malloc(24), *second = malloc(24);
@@ -129,6 +139,7 @@ int main(int count, char **words) {
                         : is(place, "closed_small") ? closed_small
                         : is(place, "header")  ? closed_header
                         : is(place, "end")     ? closed_end
+                        : is(place, "empty")   ? closed_below_empty
                         : is(place, "overrun") ? overrun
                         : is(place, "overrun_mapped") ? overrun_mapped
                                                : 0;

@@ -27,16 +27,17 @@ int main(int count, char **words) {
     check(hold && sem_init(&begin, 0, 0) == 0 && sem_init(&done, 0, 0) == 0 && sem_init(&go_on, 0, 0) == 0);
     pthread_t thread;
     check(pthread_create(&thread, 0, move, 0) == 0);
+    int around = is(words[1], "around");
     // Larger than what the threads keep for themselves, so that neighbours join.
     before = malloc(2000);
     old = malloc(2000);
     void *behind = malloc(2000);
     check(old == before + 2016);
-    free(before);
     hold(&done, &go_on);
     sem_post(&begin);
     wait_for(&done);
-    if (is(words[1], "around")) {
+    free(before);
+    if (around) {
         second = malloc(3000);
         check((char *)second == before);
         // What points behind the old block's start is a pointer into this one.
@@ -48,8 +49,8 @@ int main(int count, char **words) {
     }
     before = old = 0;
     below(fill);
-    if (is(words[1], "around")) second = 0;
-    if (is(words[2], "lose")) (is(words[1], "around") ? (char **)(first - 2100) : second)[1] = 0;
+    if (is(words[2], "lose")) second[1] = 0;
+    if (around) second = 0;
     scan();
     sem_post(&go_on);
     check(pthread_join(thread, 0) == 0);

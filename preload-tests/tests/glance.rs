@@ -71,9 +71,13 @@ fn a_page_that_cannot_be_read_is_left_to_the_scan() {
 #[test]
 fn headers_that_cannot_be_trusted_are_left_to_the_scan() {
     // Over the bundled heap the size that was asked for stands in a block's end.
-    for (place, options) in
-        [("header", ""), ("overrun", ""), ("end", "allocator=bundled"), ("overrun_mapped", "allocator=bundled")]
-    {
+    for (place, options) in [
+        ("header", ""),
+        ("overrun", ""),
+        ("empty", ""),
+        ("end", "allocator=bundled"),
+        ("overrun_mapped", "allocator=bundled"),
+    ] {
         let report = end(place, options).report();
         assert_eq!((ways(&report), report.total()), (vec!["alone"], (0, 0)), "{place}: {report:?}");
     }

@@ -91,3 +91,10 @@ fn a_program_that_has_overwritten_its_environment_is_scanned() {
     app.say("on");
     app.finish().expect_leaks(1, 1337);
 }
+
+/// Each looks for all libraries that are loaded when it closes one, while the others' go.
+#[test]
+fn libraries_that_several_threads_close_at_once() {
+    let libraries = [source("other_library.c"), source("moving_library.c")];
+    program("closing.c").args(libraries).run_as_bare().expect_clean();
+}

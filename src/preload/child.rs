@@ -201,19 +201,26 @@ impl SizeOf for Sizes {
 /// The old blocks of the reallocs that are under way, which are not in the live map, in the order of addresses. (In another one a cell
 /// may be the half of the one before.) Not those that were given back already, and in part or in all are another block by now.
 fn moving() -> Option<List<(usize, Cell)>> {
-    let mut moving: List<(usize, Cell)> = List::new();
-    for thread in tls::moving() {
-        let (addr, cell) = (thread.moving.addr.load(Relaxed), Cell(thread.moving.cell.load(Relaxed)));
-        let starts = |block| TRACKER.live.get(block).is_some();
-        let ends = |block| TRACKER.live.get(block).map_or(block, |cell| block + Sizes.usable(block, cell));
-        let is_anothers =
-            starts(addr) || starts(addr + 16) || TRACKER.live.below(addr).is_some_and(|block| ends(block) > addr);
-        if !is_anothers {
-            moving.push((addr, cell.without_slack())).then_some(())?;
+    let mut old: List<(usize, Cell)> = List::new();
+    for moving in tls::moving().map(|thread| &thread.moving) {
+        let (addr, cell) = (moving.addr.load(Relaxed), Cell(moving.cell.load(Relaxed)));
+        old.push((addr, cell.without_slack())).then_some(())?;
+    }
+    let mut left: List<(usize, Cell)> = List::new();
+    if !old.is_empty() {
+        let blocks = Blocks::build(&TRACKER.live, &Sizes, &mut Pages::open()?)?;
+        let covers = |block: usize, addr: usize| addr < block + blocks.usable(block);
+        let is_anothers = |addr: usize| {
+            blocks.is_start(addr)
+                || blocks.is_start(addr + 16)
+                || blocks.find(addr).is_some_and(|(block, _)| covers(block, addr))
+        };
+        for (addr, cell) in old.iter().filter(|(addr, _)| !is_anothers(*addr)) {
+            left.push((*addr, *cell)).then_some(())?;
         }
     }
-    moving.sort_unstable_by_key(|(addr, _)| *addr);
-    Some(moving)
+    left.sort_unstable_by_key(|(addr, _)| *addr);
+    Some(left)
 }
 
 fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {

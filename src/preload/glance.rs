@@ -18,7 +18,7 @@ use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
 use crate::{alternate, bundled, contexts, deepbind, misuse, own, regions, symbols, threads, tls};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
-use leakscan_engine::record::live_map::Cell;
+use leakscan_engine::record::live_map::{Cell, LEAF_SPAN};
 use leakscan_engine::scan::blocks::{Blocks, SizeOf};
 use leakscan_engine::scan::mark::{How, Marker};
 use leakscan_engine::scan::resident::Pages;
@@ -59,19 +59,19 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
     if blocks.count > BLOCKS || sizes.closed.get() {
         return None;
     }
-    // Those that were asked for were those of the last block of each range; all others lie below it.
+    // Those that were asked for were those of each leaf's last block; all others lie below it.
     sizes.readable.set(true);
     let mut room = Room(BYTES);
     for range in blocks.ranges() {
-        let mut inside = blocks.iter().filter(|block| range.contains(*block) || *block == range.end);
+        let inside = || blocks.iter().filter(|block| block / LEAF_SPAN == range.start / LEAF_SPAN);
         if bundled::heap().contains(range.start) && bundled::heap().contains(range.end) {
-            take_each(&mut room, inside)?;
+            take_each(&mut room, inside())?;
         } else {
-            let (last, _) = blocks.find(range.end.saturating_sub(1).max(range.start))?;
+            let last = inside().last()?;
             let end = last + blocks.usable(last);
             room.take(AddrRange::new(range.start - 16, end))?;
             // Neither do damaged headers lead out of what may be read.
-            if !inside.all(|block| block + blocks.usable(block) <= end) {
+            if !inside().all(|block| block + blocks.usable(block) <= end) {
                 return None;
             }
         }

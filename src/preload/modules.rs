@@ -97,8 +97,14 @@ const NT_GNU_BUILD_ID: u32 = 3;
 
 /// Bias and build id from the ELF header mapped at `at.start`.
 fn read_headers(at: AddrRange, module: &mut Module) {
-    // SAFETY: the mapping is readable as the maps say, and begins with the file's first page.
-    let bytes = unsafe { core::slice::from_raw_parts(at.start as *const u8, at.len()) };
+    let mut first_page = [0u8; 4096];
+    let bytes = match sys::read_memory(sys::getpid(), at.start, &mut first_page) {
+        Ok(len) => &first_page[..len],
+        // Another thread has closed the library since the maps were read.
+        Err(Errno::EFAULT) => return,
+        // SAFETY: the mapping is readable as the maps say, and begins with the file's first page.
+        Err(_) => unsafe { core::slice::from_raw_parts(at.start as *const u8, at.len()) },
+    };
     if bytes.get(..5) != Some(b"\x7fELF\x02") {
         return;
     }

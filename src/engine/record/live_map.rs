@@ -320,16 +320,6 @@ impl LiveMap {
         (cell & 0xffff != 0 && cell & 1 == 0).then_some(Cell(cell | 1))
     }
 
-    /// The next block's start below `addr`, if it is not farther away than a leaf.
-    pub fn below(&self, addr: usize) -> Option<usize> {
-        let last = |base: usize, up_to: usize| {
-            let at = self.cells(base)?[..up_to].iter().rposition(|half| half & 1 == 1)?;
-            Some(base + at * 16)
-        };
-        let base = addr & !(LEAF_SPAN - 1);
-        last(base, (addr - base).div_ceil(16)).or_else(|| last(base.checked_sub(LEAF_SPAN)?, LEAF_CELLS))
-    }
-
     #[cold]
     #[inline(never)]
     fn grow(&self, addr: usize) -> Option<usize> {
@@ -453,22 +443,6 @@ mod tests {
             map.leaves().map(|base| (base, map.cells(base).unwrap().iter().filter(|c| **c & 1 == 1).count())).collect();
         bases.sort_unstable();
         assert_eq!(bases, [(0, 1), (LEAF_SPAN, 1), (0x7fff_f000_0000, 1), (0x7fff_fc00_0000, 1)]);
-    }
-
-    #[test]
-    fn the_next_block_below() {
-        let map = LiveMap::new();
-        assert!(map.init());
-        let leaf = 0x7000_0000_0000;
-        assert_eq!(map.below(leaf + 64), None);
-        for addr in [leaf + 32, leaf + 96, leaf + LEAF_SPAN + 640] {
-            assert!(map.set(addr, Cell::new(Family::Malloc, 0, 30, None)));
-        }
-        map.take(leaf + 96);
-        let below =
-            [32, 33, 96, 97, LEAF_SPAN - 1, LEAF_SPAN, LEAF_SPAN + 640, LEAF_SPAN + 656].map(|at| map.below(leaf + at));
-        let [first, last] = [Some(leaf + 32), Some(leaf + LEAF_SPAN + 640)];
-        assert_eq!(below, [None, first, first, first, first, first, first, last]);
     }
 
     #[test]
