@@ -30,13 +30,15 @@ async function round() {
     const { port1, port2 } = new MessageChannel();
     const worker = new Worker(inside, { eval: true, workerData: { port: port2, shared, number }, transferList: [port2] });
     const said = [];
+    // What a thread has said may come after its end.
+    const heard = new Promise((closed) => port1.on("close", closed));
     worker.on("message", (found) => { said.push(found); port1.postMessage("hello"); });
     port1.on("message", ({ word, buffer, map }) => {
       said.push(word, buffer.byteLength, [...map.get(number)].join("/"));
       port1.close();
     });
     worker.on("error", (error) => { said.push(error.name); port1.close(); });
-    worker.on("exit", (status) => setImmediate(() => resolve(number === 3 ? "failed " + status : [status, ...said].join(" "))));
+    worker.on("exit", (status) => heard.then(() => resolve(number === 3 ? "failed " + status : [status, ...said].join(" "))));
   })));
   const endless = new Worker("for (;;) new Array(1000).fill({});", { eval: true, resourceLimits: { maxOldGenerationSizeMb: 64 } });
   await new Promise((resolve) => endless.once("online", resolve));
