@@ -51,6 +51,7 @@ impl Module {
 /// The files with code among mappings, by address. `None` without memory.
 pub fn list<'a>(mappings: impl Iterator<Item = maps::Mapping<'a>>) -> Option<List<Module>> {
     let mut modules: List<Module> = List::new();
+    let memory = sys::open(c"/proc/self/mem", sys::O_RDONLY, 0).ok();
     // The first mapping of the file that is being gone through: a file's mappings follow each other.
     let mut first: Option<maps::Mapping<'_>> = None;
     for mapping in mappings {
@@ -82,7 +83,7 @@ pub fn list<'a>(mappings: impl Iterator<Item = maps::Mapping<'a>>) -> Option<Lis
         };
         module.path[..usize::from(module.path_len)].copy_from_slice(&mapping.path[..usize::from(module.path_len)]);
         if first.offset == 0 && first.read && !mapping.shared {
-            read_headers(first.range, &mut module);
+            read_headers(first.range, memory.as_ref(), &mut module);
         }
         if !modules.push(module) {
             return None;
@@ -95,15 +96,15 @@ const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 const NT_GNU_BUILD_ID: u32 = 3;
 
-/// Bias and build id from the ELF header mapped at `at.start`.
-fn read_headers(at: AddrRange, module: &mut Module) {
+/// Bias and build id from the ELF header mapped at `at.start`. `memory`: `/proc/self/mem`, since another thread may have closed the library
+/// since the maps were read. (Not process_vm_readv: filters may kill who calls that.)
+fn read_headers(at: AddrRange, memory: Option<&sys::Fd>, module: &mut Module) {
     let mut first_page = [0u8; 4096];
-    let bytes = match sys::read_memory(sys::getpid(), at.start, &mut first_page) {
-        Ok(len) => &first_page[..len],
-        // Another thread has closed the library since the maps were read.
-        Err(Errno::EFAULT) => return,
+    let bytes = match memory.map(|memory| memory.read_at(&mut first_page, at.start)) {
+        Some(Ok(len)) => &first_page[..len],
+        Some(Err(_)) => return,
         // SAFETY: the mapping is readable as the maps say, and begins with the file's first page.
-        Err(_) => unsafe { core::slice::from_raw_parts(at.start as *const u8, at.len()) },
+        None => unsafe { core::slice::from_raw_parts(at.start as *const u8, at.len()) },
     };
     if bytes.get(..5) != Some(b"\x7fELF\x02") {
         return;
