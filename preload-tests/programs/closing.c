@@ -7,7 +7,7 @@
 static char **libraries;
 
 static void *open_and_close(void *number) {
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 3000; i++) {
         void *library = dlopen(libraries[((uintptr_t)number + (uintptr_t)i) % 2], RTLD_NOW);
         check(library);
         free(malloc(24));
