@@ -11,7 +11,7 @@ use core::sync::atomic::compiler_fence;
 use leakscan_engine::record::live_map::{Cell, Family, SLACK_ELSEWHERE};
 use leakscan_engine::record::{Chosen, New, TRAILER};
 use leakscan_engine::unwind::Start;
-use leakscan_engine::unwind::memo::{Ids, Memo};
+use leakscan_engine::unwind::memo::Memo;
 use leakscan_engine::unwind::walk::Trace;
 use leakscan_engine::{AddrRange, StackId};
 use state::{TRACKER, UNWINDER};
@@ -177,7 +177,11 @@ unsafe fn unknown(thread: &tls::Thread, start: Start, known: Option<StackId>) ->
         match thread.memo() {
             None => {
                 UNWINDER.walk(start, own, depth, &thread.nodes, trace);
-                thread.ids.get(trace.hash).or_else(|| intern(&thread.ids, trace))
+                thread.ids.get(trace.hash).or_else(|| {
+                    let id = TRACKER.depot.intern(trace.hash, trace.frames())?;
+                    thread.ids.set(trace.hash, id);
+                    Some(id)
+                })
             }
             Some(mut memo) => {
                 let id = known.or_else(|| pieced(thread, memo.as_mut(), start, depth, trace));
@@ -216,15 +220,17 @@ unsafe fn pieced(
     let own = thread.stack.get();
     // SAFETY: by this function's own contract.
     let pieced = unsafe { UNWINDER.piece_together(memo, start, own, depth, &thread.nodes, trace) };
-    let known = memo.ids.get(pieced.hash).or_else(|| {
-        let known = TRACKER.depot.known(pieced.hash)?;
-        memo.ids.set(pieced.hash, known);
-        Some(known)
-    });
-    let id = known.or_else(|| {
-        memo.complete(trace);
-        intern(&memo.ids, trace)
-    })?;
+    let known = memo
+        .ids
+        .get(pieced.hash)
+        .or_else(|| TRACKER.depot.known(pieced.hash).inspect(|id| memo.ids.set(pieced.hash, *id)));
+    let id = match known {
+        Some(id) => id,
+        None => {
+            memo.complete(trace);
+            new(trace).inspect(|id| memo.ids.set(pieced.hash, *id))?
+        }
+    };
     // SAFETY: as above, with the same.
     unsafe { UNWINDER.learn(memo, depth, &thread.nodes, &pieced, id, known.is_some()) };
     Some(id)
@@ -232,10 +238,8 @@ unsafe fn pieced(
 
 #[cold]
 #[inline(never)]
-fn intern<const N: usize>(ids: &Ids<N>, trace: &Trace) -> Option<StackId> {
-    let id = TRACKER.depot.intern(trace.hash, trace.frames())?;
-    ids.set(trace.hash, id);
-    Some(id)
+fn new(trace: &Trace) -> Option<StackId> {
+    TRACKER.depot.intern_new(trace.hash, trace.frames())
 }
 
 #[inline(never)]

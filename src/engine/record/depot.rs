@@ -98,16 +98,24 @@ impl Depot {
 
     /// The id of the stack with this hash and these frames (node ids). `None` if the depot is full.
     pub fn intern(&self, hash: u64, frames: &[u32]) -> Option<StackId> {
-        let is =
-            |id: u32| StackId::new(id).and_then(|id| self.record(id)).is_some_and(|(h, f)| h == hash && f == *frames);
-        let id = match self.index.find(mixed(hash), is) {
-            Some(id) => Some(id),
-            None => self.add(hash, frames).and_then(|id| self.index.insert(mixed(hash), id, is)),
-        };
+        match self.index.find(mixed(hash), |id| self.is(id, hash, frames)) {
+            Some(id) => StackId::new(id),
+            None => self.intern_new(hash, frames),
+        }
+    }
+
+    /// The same for a stack that has just not been found. (Another thread may have added it meanwhile.)
+    pub fn intern_new(&self, hash: u64, frames: &[u32]) -> Option<StackId> {
+        let is = |id| self.is(id, hash, frames);
+        let id = self.add(hash, frames).and_then(|id| self.index.insert(mixed(hash), id, is));
         if id.is_none() {
             self.lost.fetch_add(1, Relaxed);
         }
         StackId::new(id?)
+    }
+
+    fn is(&self, id: u32, hash: u64, frames: &[u32]) -> bool {
+        StackId::new(id).and_then(|id| self.record(id)).is_some_and(|(h, f)| h == hash && f == *frames)
     }
 
     /// The id of the stack with this hash, if there is one. (Of 64 bits: two stacks of a program with the same hash are not to be
@@ -170,9 +178,12 @@ impl Depot {
         unsafe {
             *(address as *mut u64) = hash;
             *((address + 8) as *mut u32) = frames.len() as u32 | if wide { WIDE } else { 0 };
-            for (at, frame) in frames.iter().enumerate() {
-                let place = address + HEADER + at * each;
-                if wide { *(place as *mut u32) = *frame } else { *(place as *mut u16) = *frame as u16 }
+            let ids = address + HEADER;
+            if wide {
+                (ids as *mut u32).copy_from_nonoverlapping(frames.as_ptr(), frames.len());
+            } else {
+                let ids = core::slice::from_raw_parts_mut(ids as *mut u16, frames.len());
+                ids.iter_mut().zip(frames).for_each(|(id, frame)| *id = *frame as u16);
             }
         }
         place.store((at / 8) as u32, Release);

@@ -1,16 +1,16 @@
 //! Insert-only hash index: hash -> 32-bit id, without locks.
 //!
 //! Called from inside malloc on any thread, and read by the snapshot child. An entry is one 64-bit word {tag, id}, published
-//! by one compare-and-swap, so that no reader ever waits for a thread that a fork has left behind. The index grows by levels
-//! of doubling size; a level is never moved, and searches go from the newest to the oldest.
+//! by one compare-and-swap, so that no reader ever waits for a thread that a fork has left behind. The index grows by levels,
+//! each four times as large as the one before; a level is never moved, and searches go from the newest to the oldest.
 #![allow(unsafe_code)] // reads levels in mapped memory
 
 use crate::arena;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-const FIRST_BITS: u32 = if cfg!(feature = "model") { 3 } else { 11 };
-const LEVELS: usize = 13;
+const FIRST_BITS: usize = if cfg!(feature = "model") { 3 } else { 11 };
+const LEVELS: usize = 7;
 
 /// See the module. Two threads that insert equal keys at the moment of growth may both succeed; a key then has two ids.
 pub struct Index {
@@ -68,8 +68,8 @@ impl Index {
         if at == 0 {
             return None;
         }
-        // SAFETY: a level's address is stored after its 2^(FIRST_BITS + level) zeroed words were mapped, and stays.
-        Some(unsafe { core::slice::from_raw_parts(at as *const AtomicU64, 1 << (FIRST_BITS + level as u32)) })
+        // SAFETY: a level's address is stored after so many zeroed words were mapped, and stays.
+        Some(unsafe { core::slice::from_raw_parts(at as *const AtomicU64, slots_of(level)) })
     }
 
     /// The newest level, at most half full.
@@ -86,7 +86,7 @@ impl Index {
     fn add(&self, level: usize) -> Option<&[AtomicU64]> {
         let place = self.levels.get(level)?;
         if place.load(Acquire) == 0 {
-            let bytes = (1 << (FIRST_BITS + level as u32)) * size_of::<AtomicU64>();
+            let bytes = slots_of(level) * size_of::<AtomicU64>();
             let range = if level == 0 { arena::map_populated(bytes) } else { arena::map_for_good(bytes) }?;
             // If another thread was first, this stays unused.
             if place.compare_exchange(0, range.start, Release, Relaxed).is_ok() {
@@ -96,6 +96,10 @@ impl Index {
         }
         self.level(level)
     }
+}
+
+const fn slots_of(level: usize) -> usize {
+    1 << (FIRST_BITS + 2 * level)
 }
 
 const fn tag(hash: u64) -> u32 {

@@ -96,6 +96,10 @@ impl Rule {
     pub(super) const fn plain_caller(self, _: usize, _: usize) -> Option<(usize, usize)> {
         None
     }
+    /// Where the caller's frame is depends on the stack pointer alone.
+    pub(super) const fn is_plain(self) -> bool {
+        !self.uses_fp()
+    }
     /// Where the caller's frame is depends on the frame pointer.
     pub(super) const fn uses_fp(self) -> bool {
         matches!(self.kind(), FP | NO_TABLE)

@@ -199,8 +199,19 @@ struct Machine<'c, 'b> {
 impl Machine<'_, '_> {
     /// Until a row begins behind `inside`, counted from the function's start.
     fn run(&mut self, mut bytes: Bytes<'_>, inside: u64) -> Option<()> {
+        let code = self.common.code;
         let mut at = 0u64;
-        while let Some(instruction) = bytes.byte() {
+        loop {
+            // Pushes and pops, nearly all of a table: a short way forward, and then the CFA is so far away.
+            while let [forward @ 0x40..0x80, 0x0e, offset @ 0..0x80, rest @ ..] = bytes.0 {
+                at = at.checked_add(u64::from(forward & 0x3f).checked_mul(code)?)?;
+                if at > inside {
+                    return Some(());
+                }
+                self.row.cfa.1 = i64::from(*offset);
+                bytes.0 = rest;
+            }
+            let Some(instruction) = bytes.byte() else { return Some(()) };
             let low = u64::from(instruction & 0x3f);
             let forward = match instruction {
                 0x40..0x80 => low,
@@ -212,12 +223,11 @@ impl Machine<'_, '_> {
                     continue;
                 }
             };
-            at = at.checked_add(forward.checked_mul(self.common.code)?)?;
+            at = at.checked_add(forward.checked_mul(code)?)?;
             if at > inside {
-                break;
+                return Some(());
             }
         }
-        Some(())
     }
 
     fn carry_out(&mut self, instruction: u8, low: u64, bytes: &mut Bytes<'_>) -> Option<()> {

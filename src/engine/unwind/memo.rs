@@ -49,7 +49,7 @@ const SIBLING: u16 = 1;
 /// A frame needs three at most.
 const MOST: usize = 3 * MAX_DEPTH;
 /// Frames from border to border, on average.
-const BETWEEN: u64 = 8;
+const BETWEEN: u64 = 16;
 
 /// A part of a stack.
 #[derive(Clone, Copy)]

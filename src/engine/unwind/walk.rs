@@ -71,13 +71,6 @@ impl Trace {
     pub(super) fn clear(&mut self) {
         (self.len, self.hash, self.unusual) = (0, 0, false);
     }
-    /// Adds a frame, whose node has this hash.
-    #[inline(always)]
-    fn push(&mut self, node: &Node, hash: u64) {
-        self.ids[self.len] = node.id();
-        self.hash = self.hash.wrapping_add(POWERS[self.len].wrapping_mul(hash));
-        self.len += 1;
-    }
 }
 
 impl Default for Trace {
@@ -140,52 +133,60 @@ impl Unwinder {
             trace.unusual = true;
             return Ended::Short;
         };
-        let hash = node.hash();
+        let before = trace.len;
+        trace.ids[before] = node.id();
+        // Of this walk.
+        let (mut frames, mut hash) = (1, node.hash());
         watch.first(node, hash);
-        trace.push(node, hash);
-        while trace.len < depth {
-            let (rule, before) = (Rule(node.rule.load(Relaxed)), registers);
-            // SAFETY: `registers` belong to the live frame that `node` describes: at first by the caller's promise, then
-            // because a rule gives the caller's registers from its callee's.
-            let key = match unsafe { step(rule, &mut registers, limit, stack) } {
-                Step::To(key) => key,
-                Step::Signal(key) => {
-                    trace.unusual = true;
-                    (limit, _) = stack.limit(registers.sp);
-                    key
-                }
-                Step::AskObject => {
-                    trace.unusual = true;
-                    let Some(loaded) = self.ask_again(node) else { break };
-                    // Without an object it is JIT code: follow the frame pointer as for code without a table.
-                    // SAFETY: as above.
-                    match unsafe { step(loaded, &mut registers, limit, stack) } {
-                        Step::To(key) => key,
-                        _ => break,
-                    }
-                }
-                Step::End => return if rule.is_end() { Ended::Outermost } else { Ended::Short },
-            };
-            node = match node.predicted(key) {
-                Some(caller) => caller,
-                None => {
-                    let Some(caller) = self.node(key, cache) else {
+        let ended = 'walk: {
+            while before + frames < depth {
+                let (rule, callee) = (Rule(node.rule.load(Relaxed)), registers);
+                // SAFETY: `registers` belong to the live frame that `node` describes: at first by the caller's promise, then
+                // because a rule gives the caller's registers from its callee's.
+                let key = match unsafe { step(rule, &mut registers, limit, stack) } {
+                    Step::To(key) => key,
+                    Step::Signal(key) => {
                         trace.unusual = true;
-                        break;
-                    };
-                    cache.correct(node, caller);
-                    caller
+                        (limit, _) = stack.limit(registers.sp);
+                        key
+                    }
+                    Step::AskObject => {
+                        trace.unusual = true;
+                        let Some(loaded) = self.ask_again(node) else { break };
+                        // Without an object it is JIT code: follow the frame pointer as for code without a table.
+                        // SAFETY: as above.
+                        match unsafe { step(loaded, &mut registers, limit, stack) } {
+                            Step::To(key) => key,
+                            _ => break,
+                        }
+                    }
+                    Step::End => break 'walk if rule.is_end() { Ended::Outermost } else { Ended::Short },
+                };
+                node = match node.predicted(key) {
+                    Some(caller) => caller,
+                    None => {
+                        let Some(caller) = self.node(key, cache) else {
+                            trace.unusual = true;
+                            break;
+                        };
+                        cache.correct(node, caller);
+                        caller
+                    }
+                };
+                let more = hash.wrapping_add(POWERS[frames % MAX_DEPTH].wrapping_mul(node.hash()));
+                watch.step(rule, &callee, &registers, key as usize, node, more);
+                let state = Start { pc: key as usize, sp: registers.sp, fp: registers.fp };
+                if stop(&state) {
+                    break 'walk Ended::Stopped(state);
                 }
-            };
-            let hash = node.hash();
-            watch.step(rule, &before, &registers, key as usize, node, hash);
-            let state = Start { pc: key as usize, sp: registers.sp, fp: registers.fp };
-            if stop(&state) {
-                return Ended::Stopped(state);
+                trace.ids[before + frames] = node.id();
+                (frames, hash) = (frames + 1, more);
             }
-            trace.push(node, hash);
-        }
-        Ended::Short
+            Ended::Short
+        };
+        trace.len = before + frames;
+        trace.hash = trace.hash.wrapping_add(POWERS[before].wrapping_mul(hash));
+        ended
     }
 
     /// The node of a key, with its rule.

@@ -103,6 +103,12 @@ impl Rule {
         };
         if self.kind() == SP && inside { Some((cfa.wrapping_sub(8), fp_from)) } else { None }
     }
+    /// Where the caller's frame is, and where its frame pointer lies, depends on the stack pointer alone.
+    #[inline(always)]
+    pub(super) const fn is_plain(self) -> bool {
+        const BY_FP: u64 = (Saved::AtFp as u64) << 4;
+        self.0 & (15 | BY_FP) == SP
+    }
     /// Where the caller's frame is depends on the frame pointer.
     pub(super) const fn uses_fp(self) -> bool {
         matches!(self.kind(), FP | FP_DEREF | NO_TABLE) || self.saved() == Saved::AtFp as u64

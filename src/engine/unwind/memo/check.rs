@@ -38,8 +38,11 @@ impl Check {
     }
     pub fn with_fp_from(mut self, fp_from: usize) -> Option<Self> {
         if fp_from != 0 {
-            let below = u32::try_from(self.place.wrapping_sub(fp_from) / 8).ok().filter(|below| *below != 0)?;
-            self.about |= u64::from(below) << Self::BELOW;
+            let below = (self.place.wrapping_sub(fp_from) / 8) as u64;
+            if !(1..1 << Self::BELOW).contains(&below) {
+                return None;
+            }
+            self.about |= below << Self::BELOW;
         }
         Some(self)
     }

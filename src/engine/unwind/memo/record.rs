@@ -1,7 +1,6 @@
 //! How a walk is written down, to be an entry.
 
 use super::check::Check;
-use crate::record::depot::POWERS;
 use crate::record::frames::Node;
 use crate::unwind::arch::{Registers, Rule};
 
@@ -9,7 +8,8 @@ use crate::unwind::arch::{Registers, Rule};
 pub(in crate::unwind) trait Watch {
     /// It begins at this frame.
     fn first(&mut self, node: &Node, hash: u64);
-    /// A step by `rule` led from the registers `before` to `after`, and to the frame of this node.
+    /// A step by `rule` led from the registers `before` to `after`, and to the frame of this node; `hash` is that of the walk's frames, with
+    /// this one.
     fn step(&mut self, rule: Rule, before: &Registers, after: &Registers, pc: usize, node: &Node, hash: u64);
 }
 
@@ -48,29 +48,26 @@ impl Recorder<'_> {
             None => self.lost = true,
         }
     }
-
-    fn count(&mut self, hash: u64) {
-        self.hash = self.hash.wrapping_add(POWERS[self.frames].wrapping_mul(hash));
-        self.frames += 1;
-    }
 }
 
 impl Watch for Recorder<'_> {
     fn first(&mut self, node: &Node, hash: u64) {
         self.first = (hash, node.id());
-        self.count(hash);
+        (self.frames, self.hash) = (1, hash);
     }
 
     #[inline(always)]
     fn step(&mut self, rule: Rule, before: &Registers, after: &Registers, pc: usize, node: &Node, hash: u64) {
-        if rule.uses_fp() {
-            let place = if before.fp_from == 0 { self.register } else { before.fp_from };
-            self.push(Some(Check::word(before.fp, place)));
+        if !rule.is_plain() {
+            if rule.uses_fp() {
+                let place = if before.fp_from == 0 { self.register } else { before.fp_from };
+                self.push(Some(Check::word(before.fp, place)));
+            }
+            if let Some(slot) = rule.cfa_slot(before) {
+                self.push(Some(Check::word(after.sp, slot)));
+            }
         }
-        if let Some(slot) = rule.cfa_slot(before) {
-            self.push(Some(Check::word(after.sp, slot)));
-        }
-        self.count(hash);
+        (self.frames, self.hash) = (self.frames + 1, hash);
         self.push(Check::frame(pc, after.sp - 8, node, after.fp_from));
     }
 }
