@@ -8,7 +8,7 @@
 #![allow(unsafe_code)] // reads root ranges and blocks
 
 use super::blocks::{Blocks, Place, SizeOf};
-use super::sieve::{Sieve, WINDOW};
+use super::sieve::{Band, Sieve, WINDOW};
 use crate::AddrRange;
 use crate::arena::List;
 
@@ -90,14 +90,14 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         self.exact_only = how.exact_only;
         let step = if how.unaligned { 1 } else { 8 };
         let mut at = range.start.next_multiple_of(step);
-        // Most words are no addresses, and which are is hard to predict: eight are looked at before there is a branch.
+        let band = Band::new(self.low, (self.low + self.span).saturating_sub(1));
+        // Most words are no addresses, and which are is hard to predict: eight are looked at before there is a branch. (Of those that lie
+        // beside all blocks by less than 64 KiB the rest is found out later.)
         while !how.unaligned && at + GROUP * 8 <= range.end {
+            prefetch(at + 1024);
             // SAFETY: by this function's own contract; `at` is a multiple of 8.
             let words = unsafe { &*(at as *const [usize; GROUP]) };
-            let mut spanned = 0u32;
-            for (index, word) in words.iter().enumerate() {
-                spanned |= u32::from(word.wrapping_sub(self.low) < self.span) << index;
-            }
+            let mut spanned = band.words(words);
             while spanned != 0 {
                 self.spanned(words[spanned.trailing_zeros() as usize]);
                 spanned &= spanned - 1;

@@ -8,6 +8,8 @@ mod arch;
 #[path = "sieve_x86_64.rs"]
 mod arch;
 
+pub use arch::Band;
+
 /// Addresses from `low` on, `span` of them, that are multiples of 16.
 #[derive(Clone, Copy)]
 pub struct Sieve {
@@ -98,6 +100,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_band_has_its_words_and_few_others(
+            low in 0x1_0000usize..1 << 47,
+            up in (0u32..47).prop_flat_map(|bits| 0usize..1 << bits),
+            picks in prop::collection::vec((prop_oneof![any::<usize>(), 0usize..1 << 47], any::<prop::sample::Index>(), any::<bool>()), 8),
+        ) {
+            let last = (low + up).min((1 << 47) - 1);
+            let mut words = [0; 8];
+            for (word, (any, index, inside)) in words.iter_mut().zip(&picks) {
+                *word = if *inside { low + index.index(last - low + 1) } else { *any };
+            }
+            let found = Band::new(low, last).words(&words);
+            for (at, word) in words.iter().enumerate() {
+                prop_assert_eq!(found >> at & 1 == 1, (low >> 16..=last >> 16).contains(&(word >> 16)), "{:x}", word);
+            }
+        }
+
         #[test]
         fn no_pointer_is_left_out(
             low in 0x1_0000usize..1 << 47,

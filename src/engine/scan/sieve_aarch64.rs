@@ -7,6 +7,26 @@ pub struct Filter {
     up: usize,
 }
 
+/// Addresses from a first to a last one, with all others of their 64 KiB.
+#[derive(Clone, Copy)]
+pub struct Band {
+    low: usize,
+    up: usize,
+}
+
+impl Band {
+    pub const fn new(first: usize, last: usize) -> Self {
+        Self { low: first >> 16, up: (last >> 16) - (first >> 16) }
+    }
+
+    /// A bit for each of eight words that is one of them.
+    #[inline(always)]
+    pub fn words(&self, words: &[usize; 8]) -> u32 {
+        let one = |word: &usize| u32::from((word >> 16).wrapping_sub(self.low) <= self.up);
+        words.iter().enumerate().fold(0, |all, (index, word)| all | one(word) << index)
+    }
+}
+
 impl Filter {
     pub const fn new(first: usize, last: usize) -> Self {
         Self { low: first, up: last - first }

@@ -54,6 +54,43 @@ impl Filter {
     }
 }
 
+/// Addresses from a first to a last one, with all others of their 64 KiB: bits 16 to 47 say it, in four lanes.
+#[derive(Clone, Copy)]
+pub struct Band {
+    before: __m128i,
+    last: __m128i,
+}
+
+impl Band {
+    pub fn new(first: usize, last: usize) -> Self {
+        // Of 31 bits: user space ends at 2^47.
+        let lanes = |value: i32| {
+            // SAFETY: SSE2 is part of x86-64.
+            unsafe { _mm_set1_epi32(value) }
+        };
+        Self { before: lanes((first >> 16) as i32 - 1), last: lanes((last >> 16) as i32) }
+    }
+
+    /// A bit for each of eight words that is one of them.
+    #[inline(always)]
+    pub fn words(&self, words: &[usize; 8]) -> u32 {
+        // SAFETY: SSE2 is part of x86-64; the loads are of two words each.
+        unsafe {
+            let above_16 =
+                |at: usize| _mm_castsi128_ps(_mm_srli_epi64::<16>(_mm_loadu_si128(words.as_ptr().add(at).cast())));
+            let four = |at: usize| {
+                let (two, more) = (above_16(at), above_16(at + 2));
+                let middle = _mm_castps_si128(_mm_shuffle_ps::<0b10_00_10_00>(two, more));
+                let upper = _mm_castps_si128(_mm_shuffle_ps::<0b11_01_11_01>(two, more));
+                let user = _mm_cmpeq_epi32(upper, _mm_setzero_si128());
+                let near = _mm_andnot_si128(_mm_cmpgt_epi32(middle, self.last), _mm_cmpgt_epi32(middle, self.before));
+                _mm_movemask_ps(_mm_castsi128_ps(_mm_and_si128(user, near))).cast_unsigned()
+            };
+            four(0) | four(4) << 4
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn within(value: __m128i, (least, greatest): (__m128i, __m128i)) -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
