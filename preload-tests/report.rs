@@ -127,12 +127,6 @@ impl Report {
         self.scans.last().expect("a whole scan in the report")
     }
 
-    /// Why something was not seen by the last scan; `None` if nothing is said of it.
-    #[must_use]
-    pub fn unseen(&self, what: &str) -> Option<&str> {
-        self.last().unseen.iter().find(|unseen| unseen.what == what).map(|unseen| unseen.why.as_str())
-    }
-
     /// What triggered each scan.
     #[must_use]
     pub fn triggers(&self) -> Vec<&str> {

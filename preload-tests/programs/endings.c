@@ -38,11 +38,6 @@ static void raw(long number, long first, long second) {
     __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1) : "memory");
 #endif
 }
-static NOINLINE int without_end(int depth) {
-    volatile char frame[4096];
-    frame[0] = (char)depth;
-    return without_end(depth + 1) + frame[0];
-}
 static void second_exit(void) { _exit(5); }
 static sigjmp_buf back;
 static void jump_back(int _) {
@@ -66,12 +61,6 @@ int main(int count, char **words) {
     if (is(way, "exit_group")) syscall(SYS_exit_group, 5);
     if (is(way, "past_libc")) raw(SYS_exit_group, 5, 0);
     if (is(way, "kill_past_libc")) raw(SYS_kill, getpid(), SIGKILL);
-    if (is(way, "scanned_and_killed")) {
-        scan();
-        raw(SYS_kill, getpid(), SIGKILL);
-    }
-    if (is(way, "overflow")) return without_end(0);
-    if (is(way, "waits")) hear();
     if (is(way, "abort")) abort();
     if (is(way, "abort_and_back")) {
         signal(SIGABRT, jump_back);
@@ -142,11 +131,10 @@ int main(int count, char **words) {
         signal(SIGUSR1, handler);
         raise(SIGUSR1);
     }
-    if (is(way, "thread_fault") || is(way, "thread_past_libc")) {
+    if (is(way, "thread_fault")) {
         check(pipe(holds) == 0 && pthread_create(&thread, 0, thread_that_holds, 0) == 0);
         char byte;
         check(read(holds[0], &byte, 1) == 1);
-        if (is(way, "thread_past_libc")) raw(SYS_exit_group, 5, 0);
         *(volatile int *)8 = 1;
     }
     if (is(way, "thread")) {

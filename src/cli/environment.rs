@@ -22,8 +22,6 @@ pub struct Environment {
     pub log_path: String,
     pub quiet: bool,
     pub scans_at_exit: bool,
-    /// A process that outlives the program is asked for.
-    pub watches: bool,
     pub warnings: Vec<String>,
 }
 
@@ -54,12 +52,12 @@ impl Environment {
             log_path = fixed;
         }
         let parsed = leakscan_options::parse(&options, |_| ());
-        let (quiet, scans_at_exit, watches) = (parsed.quiet, parsed.scan_at_exit, parsed.watch != "0");
+        let (quiet, scans_at_exit) = (parsed.quiet, parsed.scan_at_exit);
         let random = RandomState::new().build_hasher().finish();
         let token = format!("{}-{random:x}", std::process::id());
         let preload = preload(library, std::env::var_os("LD_PRELOAD"));
         let tunables = args.large_pages.then(|| with_large_pages(std::env::var("GLIBC_TUNABLES").ok().as_deref()));
-        Ok(Self { preload, tunables, options, token, log_path, quiet, scans_at_exit, watches, warnings })
+        Ok(Self { preload, tunables, options, token, log_path, quiet, scans_at_exit, warnings })
     }
 
     pub fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
@@ -124,7 +122,7 @@ pub fn why_no_report(pid: u32, status: ExitStatus, environment: &Environment) ->
     if rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_err() {
         lines.push(format!("  {} cannot be written to; see --log-path", folder.display()));
     } else if status.signal().is_some() {
-        lines.push("  it was killed before its first scan; --interval=N makes scans more often, --watch=1 one of what it leaves".into());
+        lines.push("  it was killed before its first scan; --interval=N makes scans more often".into());
     } else if !environment.scans_at_exit {
         lines.push("  there is no scan at exit (scan_at_exit=0), and it ended before its first one".into());
     } else {

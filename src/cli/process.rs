@@ -7,14 +7,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Whether the process that `watch=` has made for this one is still at its scan. (It has a deadline.)
-pub fn is_outlived(pid: u32) -> bool {
-    let name = format!("lswatch:{pid}");
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers.any(|pid| Process { pid }.status().is_ok_and(|status| status.name == name && !status.zombie))
-}
-
 /// A process by its number here; it may have another one in its own container.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {

@@ -5,7 +5,7 @@ use crate::environment::{self, Environment};
 use crate::model::{self, Report};
 use crate::paint::Paint;
 use crate::preflight;
-use crate::process::{self, Process};
+use crate::process::Process;
 use crate::request::Target;
 use crate::signals::{ENDING, Event, Events, shares_our_group};
 use crate::symbolize::Places;
@@ -60,9 +60,6 @@ fn run(args: &Run, color: When) -> Result<u8, (String, u8)> {
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a real-time signal");
         let core = if status.core_dumped() { ", core dumped" } else { "" };
         eprintln!("leakscan: {} was killed by {name} (signal {signal}{core})", name_of(args));
-    }
-    while environment.watches && process::is_outlived(pid) {
-        std::thread::sleep(Duration::from_millis(10));
     }
     let reports = collect(&environment, pid);
     if !environment.quiet || report_to.is_some() {

@@ -8,7 +8,7 @@ use crate::paint::{BOLD, CYAN, DIM, GREEN, Paint, RED, YELLOW, printable};
 use crate::select::select;
 use crate::symbolize::{Symbol, Symbolizer, short_name};
 use crate::units::{bytes, count, counted, date, micros, signed};
-use leakscan_report::{Kind, Status, Trigger, Wrong};
+use leakscan_report::{Kind, Status, Wrong};
 use std::collections::HashSet;
 use std::io::{self, Write};
 
@@ -69,7 +69,6 @@ pub fn write(
 fn header(out: &mut dyn Write, report: &Report, scan: &Scan) -> io::Result<()> {
     let stats = &scan.stats;
     let which = match report.scans.last() {
-        Some(last) if std::ptr::eq(last, scan) && scan.trigger == Trigger::Gone => "last after its end".into(),
         Some(last) if std::ptr::eq(last, scan) => format!("last by {}", scan.trigger.word()),
         _ => format!("this is scan {}, by {}", scan.number, scan.trigger.word()),
     };
@@ -103,14 +102,13 @@ fn verdict(out: &mut dyn Write, scan: &Scan, paint: Paint) -> io::Result<()> {
         writeln!(out, "  {}", paint.with(RED, format!("leaked: {text} (confirmed)")))?;
     }
     if let Some(text) = &suspected {
-        let hope = if scan.trigger == Trigger::Gone { "the program is gone" } else { "the next scan will tell" };
-        writeln!(out, "  {}", paint.with(YELLOW, format!("suspected: {text} ({hope})")))?;
+        writeln!(out, "  {}", paint.with(YELLOW, format!("suspected: {text} (the next scan will tell)")))?;
     }
     if confirmed.is_none() && suspected.is_none() {
         let holes = if scan.unseen.is_empty() { "" } else { ", in what was seen (below is what was not)" };
         writeln!(out, "  {}", paint.with(GREEN, format!("no leaks{holes}")))?;
     }
-    if !scan.trigger.is_last() && confirmed.is_none() && suspected.is_some() {
+    if !scan.trigger.is_end() && confirmed.is_none() && suspected.is_some() {
         writeln!(out, "  nothing is confirmed yet: a block must be unreachable in two scans, or at exit")?;
     }
     Ok(())

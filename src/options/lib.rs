@@ -68,8 +68,6 @@ options! {
     scan_at_exit: bool = Type::Switch, "1", "scan when the program ends";
     fatal: bool = Type::Switch, "1",
         "scan when a signal ends the program, too (SIGSEGV, SIGTERM and their like), by handlers of ours where it has none";
-    watch: str = Type::Choice(&["0", "1", "root"]), "0",
-        "a second process that makes the last scan when nobody in the program can (SIGKILL, a stack that is used up, an exit past libc); `root`: also where the program has rights that it may give up, which that process keeps";
     signal: u64 = Type::Number { min: 1, max: 64 }, "58",
         "the signal by which `leakscan scan` asks for a scan, and by which threads are stopped where ptrace is refused";
     stop: str = Type::Choice(&["auto", "ptrace", "signal"]), "auto",

@@ -6,7 +6,7 @@ use crate::modules::{self, Module};
 use crate::settings::{self, Settings};
 use crate::snapshot::Job;
 use crate::state::{BYPASSED, PYMALLOC, TRACKER, UNWINDER};
-use crate::{bundled, check, misuse, own, report_file, watch};
+use crate::{bundled, check, misuse, own, report_file};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
 use leakscan_engine::arena::{self, List, Zeroed};
@@ -129,7 +129,7 @@ pub fn write(
     let ledger = shared.ledger;
     let leaks = found.stats.direct_blocks + found.stats.indirect_blocks;
     let freed = found.check.confirmed_freed + found.check.suspected_freed;
-    if job.trigger.is_last()
+    if job.trigger.is_end()
         && ledger.scan.load(Relaxed) == 0
         && leaks + freed == 0
         && misuse::all().next().is_none()
@@ -302,8 +302,6 @@ fn counters(found: &mut Findings, shared: &Shared, settings: &Settings) {
         BYPASSED.load(Relaxed).into(),
         b"the program has a malloc of its own, which is called instead of ours: its blocks are not seen",
     );
-    let unwatched = watch::missing();
-    unseen.add_count("watch", unwatched.is_some().into(), unwatched.unwrap_or(b""));
     unseen.add_count("allocator", (!bundled::refused().is_empty()).into(), bundled::refused());
     unseen.add_count(
         "pymalloc",

@@ -24,7 +24,6 @@ use leakscan_engine::scan::resident::Pages;
 use leakscan_engine::scan::roots::{self, ARENA, Class, Facts, Resident, normalize};
 use leakscan_engine::sys::{self, Errno, nr};
 use leakscan_options::Options;
-use leakscan_report::Trigger;
 
 const MEMORY: Stopped = Stopped(Step::Memory, Errno::ENOMEM);
 /// Below the stack pointer, where leaf functions keep words (the x86-64 ABI).
@@ -110,8 +109,7 @@ pub unsafe fn roots<S: SizeOf>(
     }
     // Nobody stands on these: what is left there keeps nothing.
     let mut idle: List<AddrRange> = List::new();
-    let gone = job.trigger == Trigger::Gone;
-    for range in alternate::stacks().filter(|range| !gone && !standing.iter().any(|sp| range.contains(*sp))) {
+    for range in alternate::stacks().filter(|range| !standing.iter().any(|sp| range.contains(*sp))) {
         match marker.blocks.find(range.start) {
             // A block that is more than the stack may hold anything.
             Some((block, _)) if marker.blocks.extent(block) > range.len() + 4096 => marker.root_word(range.start),
@@ -125,7 +123,7 @@ pub unsafe fn roots<S: SizeOf>(
 
     let mut missed = 0;
     for other in threads::stacks().filter(|stack| live.binary_search(&stack.tid).is_err()) {
-        let fate = other.fate(gone);
+        let fate = other.fate();
         if fate == Fate::Unknown {
             continue;
         }
@@ -358,11 +356,6 @@ fn unstopped(job: &Job, unseen: &mut Unseen) {
         };
         unseen.add_thread(thread.tid, why);
     }
-    unseen.add_count(
-        "end",
-        (job.trigger == Trigger::Gone).into(),
-        b"the program was gone: no registers were seen, stacks were taken whole, and nothing is confirmed by this scan alone",
-    );
     let blind = job.way == Way::None;
     unseen.add_count(
         "stop",

@@ -41,7 +41,6 @@ mod threads;
 mod tls;
 mod trigger;
 mod unforked;
-mod watch;
 
 use core::ffi::c_char;
 use core::sync::atomic::Ordering::Relaxed;
@@ -113,7 +112,6 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
     }
     trigger::start();
     fast::open();
-    watch::start(settings);
 }
 
 unsafe extern "C" {
@@ -158,9 +156,6 @@ unsafe extern "C" fn child_after_fork() {
     settings::FORKED.store(true, Relaxed);
     settings::renew();
     trigger::start();
-    if let Some(settings) = settings::get() {
-        watch::start(settings);
-    }
 }
 
 /// _exit: the program's, after the last scan. (exit() does not come here, but to `end`.)

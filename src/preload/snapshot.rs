@@ -94,43 +94,6 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     if in_place && glance(job) {
         return None;
     }
-    prepare()?;
-    let way = settings::get().map_or("auto", |settings| settings.options.stop);
-    if threads == 1 {
-        job.way = Way::Alone;
-        if !(in_place && read_in_place(job)) {
-            clone_child(job, 0);
-            job.pause_ended();
-        }
-    } else if way == "signal" || !by_ptrace(job) {
-        if way == "ptrace" {
-            fail(Errno(job.refused));
-            return None;
-        }
-        by_signal(job);
-    }
-    let child = child_of(job)?;
-    NAMED.store(waiting && name_tracer(child as usize), Relaxed);
-    Some(child).filter(|child| *child != 0)
-}
-
-/// The same of a program that has ended, in the process that shares its memory.
-pub fn take_after_the_end() -> Option<u32> {
-    let Some(job) = job_for(1, Trigger::Gone, &[0; KEPT_REGISTERS]) else {
-        no_memory();
-        return None;
-    };
-    prepare()?;
-    // Its memory is this process's.
-    (job.pid, job.way) = (sys::getpid(), Way::Alone);
-    job.caller.tid = job.pid;
-    clone_child(job, 0);
-    job.pause_ended();
-    child_of(job)
-}
-
-/// Whoever the snapshot is taken in: stacks for child and helper, and the ledger for the next scan. `None` without memory.
-fn prepare() -> Option<()> {
     if STACKS.load(Relaxed) == 0
         && let Some(stacks) = arena::map(2 * STACK)
     {
@@ -147,14 +110,26 @@ fn prepare() -> Option<()> {
     shared.ledger.released.store(0, Relaxed);
     shared.ledger.step.store(child::Step::Clone as u32, Relaxed);
     shared.ledger.errno.store(0, Relaxed);
-    Some(())
-}
-
-fn child_of(job: &Job) -> Option<u32> {
+    let way = settings::get().map_or("auto", |settings| settings.options.stop);
+    if threads == 1 {
+        job.way = Way::Alone;
+        if !(in_place && read_in_place(job)) {
+            clone_child(job, 0);
+            job.pause_ended();
+        }
+    } else if way == "signal" || !by_ptrace(job) {
+        if way == "ptrace" {
+            fail(Errno(job.refused));
+            return None;
+        }
+        by_signal(job);
+    }
     if job.child < 0 {
         fail(Errno(-job.child as i32));
+        return None;
     }
-    u32::try_from(job.child).ok()
+    NAMED.store(waiting && name_tracer(job.child as usize), Relaxed);
+    u32::try_from(job.child).ok().filter(|child| *child != 0)
 }
 
 /// The place where all that a scan needs to know is gathered. `None` without memory.

@@ -171,8 +171,8 @@ impl Stack {
         core::iter::once(dtv).chain(held)
     }
 
-    /// By glibc's control block, whose memory may be gone. Of a program that is gone as a whole it does not tell who ran to its end.
-    pub fn fate(&self, program_is_gone: bool) -> Fate {
+    /// By glibc's control block, whose memory may be gone.
+    pub fn fate(&self) -> Fate {
         let Some(block) = sys::peek::<{ CONTROL_BLOCK.words }>(self.block().start) else { return Fate::Unknown };
         if CONTROL_BLOCK.selves.iter().any(|word| block[*word] != self.pointer) {
             return Fate::Unknown;
@@ -191,8 +191,6 @@ impl Stack {
             _ if offset == 0 => Fate::Over,
             // The kernel clears it when the thread ends, pthread_join sets -1.
             1.. => Fate::Runs,
-            // With the program, or before.
-            0 if program_is_gone => Fate::Parents,
             0 if !detached() => Fate::Returned,
             _ => Fate::Over,
         }
@@ -249,7 +247,7 @@ fn stack(record: &Record) -> Stack {
 /// Notes which threads run, for the child, in which glibc has taken their ids from them.
 pub fn before_fork() {
     for record in all().filter(|record| record.state.load(Relaxed) == STARTED) {
-        record.runs.store(u32::from(stack(record).fate(false) == Fate::Runs), Relaxed);
+        record.runs.store(u32::from(stack(record).fate() == Fate::Runs), Relaxed);
     }
 }
 

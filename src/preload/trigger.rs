@@ -24,18 +24,12 @@ static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
 /// A scan was asked for while one was running.
 static PENDING: AtomicBool = AtomicBool::new(false);
 static LAST: AtomicBool = AtomicBool::new(false);
-/// The last scan was made of a program that may go on after all, and there is no sign yet that it does.
-static MAYBE_LAST: AtomicBool = AtomicBool::new(false);
-/// The program was about to become another one.
-static EXECS: AtomicBool = AtomicBool::new(false);
 
 /// Starts the clock. Called by the constructor, and in the child of a fork, where no scan is running.
 pub fn start() {
     BUSY.store(false, Relaxed);
     CHILD.store(0, Relaxed);
     PENDING.store(false, Relaxed);
-    EXECS.store(false, Relaxed);
-    MAYBE_LAST.store(false, Relaxed);
     set_due();
 }
 
@@ -58,7 +52,6 @@ pub fn tick_of(thread: &tls::Thread) {
 
 /// Called on the allocation path every [`TICKS`] calls of a thread.
 fn tick() {
-    MAYBE_LAST.store(false, Relaxed);
     let due = DUE.load(Relaxed);
     let running = CHILD.load(Relaxed) != 0;
     if due == u64::MAX && !running && !PENDING.load(Relaxed) {
@@ -91,7 +84,6 @@ pub fn request(trigger: Trigger) -> bool {
     if settings::PID.load(Relaxed) != sys::getpid() || LAST.load(Relaxed) {
         return false;
     }
-    MAYBE_LAST.store(false, Relaxed);
     let waits = trigger.is_end() || matches!(trigger, Trigger::Api | Trigger::Misuse);
     // A handler of the program's must not run in the midst of it, and could not be let in by the child either.
     let mask = block_signals();
@@ -147,7 +139,6 @@ pub fn last() {
 /// The same, where the process may go on after all.
 pub fn maybe_last() {
     at_end(Trigger::Exit);
-    MAYBE_LAST.store(true, Relaxed);
 }
 
 fn at_end(trigger: Trigger) {
@@ -163,44 +154,8 @@ fn at_end(trigger: Trigger) {
 /// mostly for that.
 pub extern "C" fn before_exec() {
     real::ready();
-    if settings::PID.load(Relaxed) == sys::getpid() {
-        EXECS.store(true, Relaxed);
-    }
     if !settings::FORKED.load(Relaxed) {
         at_end(Trigger::Exec);
-    }
-}
-
-/// Whether the program was about to become another one.
-pub fn wanted_to_exec() -> bool {
-    EXECS.load(Relaxed)
-}
-
-/// Whether the last scan has been made.
-pub fn is_over() -> bool {
-    LAST.load(Relaxed) || MAYBE_LAST.load(Relaxed)
-}
-
-/// In the process that outlives the program: the scan that nobody there could make. All its threads are gone, whatever they were at.
-pub fn after_the_end() {
-    let Some(settings) = settings::get().filter(|settings| !nothing_was_ever_there(settings)) else { return };
-    BUSY.store(true, Relaxed);
-    let running = CHILD.swap(0, Relaxed);
-    if running != 0 {
-        let is_at_it = || {
-            // SAFETY: signal 0 asks whether there is such a process.
-            let exists = unsafe { sys::call(nr::KILL, [running as usize, 0, 0, 0, 0, 0]) }.is_ok();
-            exists && ledger::get().is_some_and(|shared| shared.ledger.over.load(SeqCst) == 0)
-        };
-        let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
-        while is_at_it() && sys::clock_ns(sys::CLOCK_MONOTONIC) - started < settings.options.deadline * 1_000_000_000 {
-            sys::sleep_ns(1_000_000);
-        }
-        snapshot::ended(-1);
-    }
-    if let Some(child) = snapshot::take_after_the_end() {
-        CHILD.store(child, Release);
-        reap(true);
     }
 }
 

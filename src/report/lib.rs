@@ -87,18 +87,12 @@ pub enum Trigger {
     Exec,
     /// A block was freed twice: the program may be about to end.
     Misuse,
-    /// The program had ended, and nobody in it could scan: what its registers held is not known.
-    Gone,
 }
 
 impl Trigger {
-    /// Nothing of the program comes after it, and all that it is to be seen of was seen.
+    /// Nothing of the program comes after it.
     pub const fn is_end(self) -> bool {
         matches!(self, Trigger::Exit | Trigger::Exec)
-    }
-    /// There is no scan of the program after it.
-    pub const fn is_last(self) -> bool {
-        self.is_end() || matches!(self, Trigger::Gone)
     }
 }
 
@@ -128,7 +122,7 @@ macro_rules! words {
 }
 words!(Kind { Direct = "direct", Indirect = "indirect", Possible = "possible" });
 words!(Status { Confirmed = "confirmed", Suspected = "suspected" });
-words!(Trigger { Interval = "interval", Signal = "signal", Api = "api", Exit = "exit", Exec = "exec", Misuse = "misuse", Gone = "gone" });
+words!(Trigger { Interval = "interval", Signal = "signal", Api = "api", Exit = "exit", Exec = "exec", Misuse = "misuse" });
 words!(Wrong { Mismatch = "mismatch", DoubleFree = "double-free", WildFree = "wild-free" });
 
 /// The process that a report is about. Text fields are raw bytes; `args` is the command line, arguments joined by a space.

@@ -80,11 +80,6 @@ pub mod nr {
     pub const GETCWD: usize = 17;
     pub const MADVISE: usize = 233;
     pub const CLOSE_RANGE: usize = 436;
-    pub const PIDFD_OPEN: usize = 434;
-    pub const KCMP: usize = 272;
-    pub const SETSID: usize = 157;
-    pub const CHDIR: usize = 49;
-    pub const CAPGET: usize = 90;
 }
 
 /// The bare system call: the kernel's result, errors as negative numbers.

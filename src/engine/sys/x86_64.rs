@@ -80,11 +80,6 @@ pub mod nr {
     pub const GETCWD: usize = 79;
     pub const MADVISE: usize = 28;
     pub const CLOSE_RANGE: usize = 436;
-    pub const PIDFD_OPEN: usize = 434;
-    pub const KCMP: usize = 312;
-    pub const SETSID: usize = 112;
-    pub const CHDIR: usize = 80;
-    pub const CAPGET: usize = 125;
 }
 
 /// The bare system call: the kernel's result, errors as negative numbers.
