@@ -41,10 +41,8 @@ pub extern "C" fn sigaltstack(new: usize, old: usize) -> c_int {
     result
 }
 
-/// Those of all threads. For the snapshot child.
-pub fn stacks() -> impl Iterator<Item = AddrRange> {
-    tls::all().filter(|thread| thread.tid.load(Relaxed) != 0).filter_map(|thread| {
-        let (start, size) = (thread.alternate.start.load(Relaxed), thread.alternate.size.load(Relaxed));
-        (size != 0).then(|| AddrRange::new(start, start.saturating_add(size)))
-    })
+/// Those of all threads, and whose they are. For the snapshot child.
+pub fn stacks() -> impl Iterator<Item = (u32, AddrRange)> {
+    let all = tls::all().map(|thread| (thread.tid.load(Relaxed), thread.alternate.range()));
+    all.filter(|(tid, range)| *tid != 0 && !range.is_empty())
 }

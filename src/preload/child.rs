@@ -14,6 +14,7 @@ use crate::stop::{self, State};
 use crate::symbols::Search;
 use crate::unforked::Copied;
 use crate::{bundled, contexts, deepbind, gather, given_back, kernel, ledger, pending, real, settings, tls};
+use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::List;
@@ -168,6 +169,9 @@ pub struct Sizes;
 impl SizeOf for Sizes {
     #[inline(always)]
     fn usable(&self, addr: usize, _: Cell) -> usize {
+        if let Some(usable) = size_of_moved(addr) {
+            return usable;
+        }
         if FOREIGN_ALLOCATOR.load(Relaxed) {
             return real::usable_size(addr);
         }
@@ -202,25 +206,46 @@ impl SizeOf for Sizes {
 /// may be the half of the one before.) Not those that were given back already, and in part or in all are another block by now.
 fn moving() -> Option<List<(usize, Cell)>> {
     let mut old: List<(usize, Cell)> = List::new();
-    for moving in tls::moving().map(|thread| &thread.moving) {
+    let mut sizes: List<(usize, usize)> = List::new();
+    for moving in tls::moving().map(|mover| mover.moving) {
         let (addr, cell) = (moving.addr.load(Relaxed), Cell(moving.cell.load(Relaxed)));
         old.push((addr, cell.without_slack())).then_some(())?;
+        let usable = moving.usable.load(Relaxed);
+        if usable != 0 {
+            sizes.push((addr, usable)).then_some(())?;
+        }
     }
     let mut left: List<(usize, Cell)> = List::new();
     if !old.is_empty() {
-        let blocks = Blocks::build(&TRACKER.live, &Sizes, &mut Pages::open()?)?;
+        let mut pages = Pages::open()?;
+        let blocks = Blocks::build(&TRACKER.live, &Sizes, &mut pages)?;
         let covers = |block: usize, addr: usize| addr < block + blocks.usable(block);
         let is_anothers = |addr: usize| {
             blocks.is_start(addr)
                 || blocks.is_start(addr + 16)
                 || blocks.find(addr).is_some_and(|(block, _)| covers(block, addr))
         };
-        for (addr, cell) in old.iter().filter(|(addr, _)| !is_anothers(*addr)) {
+        // (Large ones are moved with their pages: none is left.)
+        for (addr, cell) in old.iter().filter(|(addr, _)| pages.exists(*addr) && !is_anothers(*addr)) {
             left.push((*addr, *cell)).then_some(())?;
         }
     }
     left.sort_unstable_by_key(|(addr, _)| *addr);
+    // SAFETY: in the child, which is one thread, and has not begun to ask for sizes.
+    unsafe { *MOVED.0.get() = sizes };
     Some(left)
+}
+
+/// Of the blocks that are moved, where they are known, how many bytes they had before: their allocator is at them.
+struct Moved(UnsafeCell<List<(usize, usize)>>);
+// SAFETY: used in the snapshot child only, which has one thread. (Where it shares the program's memory no block is moved.)
+unsafe impl Sync for Moved {}
+static MOVED: Moved = Moved(UnsafeCell::new(List::new()));
+
+fn size_of_moved(addr: usize) -> Option<usize> {
+    // SAFETY: as for the type.
+    let moved = unsafe { &*MOVED.0.get() };
+    moved.iter().find(|(block, _)| *block == addr).map(|(_, usable)| *usable)
 }
 
 fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {

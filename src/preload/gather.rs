@@ -11,9 +11,9 @@ use crate::snapshot::{self, Job, Way};
 use crate::state::FOREIGN_ALLOCATOR;
 use crate::stop::State;
 use crate::threads::{Fate, Stack};
-use crate::tls::{self, Moving};
+use crate::tls::{self, Mover};
 use crate::unforked::Copied;
-use crate::{alternate, bundled, deepbind, own, regions, threads};
+use crate::{alternate, bundled, contexts, deepbind, own, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -87,7 +87,9 @@ pub unsafe fn roots<S: SizeOf>(
         if !live.push(thread.tid) || !standing.push(thread.sp) {
             return Err(MEMORY);
         }
-        let recorded = threads::stacks().find(|stack| stack.tid == thread.tid);
+        // (The number may have been another thread's before.)
+        let is_its = |stack: &Stack| stack.tid == thread.tid && (thread.tls == 0 || stack.pointer == thread.tls);
+        let recorded = threads::stacks().find(is_its);
         let places = place(thread, recorded, job.pid, mappings);
         if !places.stack.is_empty() {
             exclude(&mut excluded, places.stack)?;
@@ -109,7 +111,13 @@ pub unsafe fn roots<S: SizeOf>(
     }
     // Nobody stands on these: what is left there keeps nothing.
     let mut idle: List<AddrRange> = List::new();
-    for range in alternate::stacks().filter(|range| !standing.iter().any(|sp| range.contains(*sp))) {
+    // (But a handler that has gone on to a coroutine comes back.)
+    let is_used = |tid: u32, range: AddrRange| {
+        let owners = standing.iter().zip(live.iter()).find(|(_, thread)| **thread == tid);
+        standing.iter().any(|sp| range.contains(*sp)) || owners.is_some_and(|(sp, _)| contexts::hold(*sp))
+    };
+    let unused = alternate::stacks().filter(|(tid, range)| !is_used(*tid, *range));
+    for (_, range) in unused {
         match marker.blocks.find(range.start) {
             // A block that is more than the stack may hold anything.
             Some((block, _)) if marker.blocks.extent(block) > range.len() + 4096 => marker.root_word(range.start),
@@ -120,11 +128,12 @@ pub unsafe fn roots<S: SizeOf>(
     }
     live.sort_unstable();
     unstopped(job, unseen);
+    let all_registers = !job.crew.found().iter().any(|thread| thread.is_uninterruptible);
 
     let mut missed = 0;
     for other in threads::stacks().filter(|stack| live.binary_search(&stack.tid).is_err()) {
         let fate = other.fate();
-        if fate == Fate::Unknown {
+        if fate == Fate::Unknown || fate == Fate::Over && other.given {
             continue;
         }
         // glibc keeps the stacks of ended threads for the next ones.
@@ -139,7 +148,7 @@ pub unsafe fn roots<S: SizeOf>(
                 let block = other.block();
                 let _ = storage.push(AddrRange::new(block.start.max(other.entry), block.end.min(other.range.end)));
             }
-            _ => other.storage().for_each(|held| marker.hold(held)),
+            _ => other.storage().for_each(|held| marker.hold_at_last(held)),
         }
     }
     unseen.add_count("thread", missed, b"were not found when the others were stopped; their stacks were taken whole");
@@ -163,15 +172,14 @@ pub unsafe fn roots<S: SizeOf>(
         })?;
     }
     if options.use_stacks {
-        for thread in tls::moving() {
-            let tid = thread.tid.load(Relaxed);
-            let found = job.crew.found().iter().find(|found| found.tid == tid);
+        for mover in tls::moving() {
+            let found = job.crew.found().iter().find(|found| found.tid == mover.tid);
             let (sp, registers) = match found {
                 Some(found) => (found.sp, &found.general[..]),
-                None if tid == job.caller.tid => (job.caller.sp, &job.caller.registers[..]),
+                None if mover.tid == job.caller.tid => (job.caller.sp, &job.caller.registers[..]),
                 None => continue,
             };
-            moved(&thread.moving, sp, registers, marker, pages);
+            moved(&mover, sp, registers, marker, pages);
         }
     }
     for range in arena::own_ranges().chain([bundled::heap().range()]) {
@@ -252,25 +260,19 @@ pub unsafe fn roots<S: SizeOf>(
         closed_pages(&closed, pages, marker, unseen);
         let all = copied.mark(marker, unseen);
         audit.after(marker, "mappings");
-        return Ok(Gathered { all_read: all, modules });
+        return Ok(Gathered { all_read: all && all_registers, modules });
     }
-    Ok(Gathered { all_read: true, modules })
+    Ok(Gathered { all_read: all_registers, modules })
 }
 
 /// The block that a realloc has made and that is not in the live map yet: its address is in a register, or on the stack below the
 /// caller of realloc. It holds what the old one held, part of which the allocator may have overwritten by now.
-fn moved<S: SizeOf>(
-    moving: &Moving,
-    sp: usize,
-    registers: &[usize],
-    marker: &mut Marker<'_, '_, S>,
-    pages: &mut Pages,
-) {
+fn moved<S: SizeOf>(mover: &Mover, sp: usize, registers: &[usize], marker: &mut Marker<'_, '_, S>, pages: &mut Pages) {
     /// Our frames and the allocator's.
     const DEEPEST: usize = 64 << 10;
-    let (size, caller) = (moving.size.load(Relaxed), moving.sp.load(Relaxed));
+    let (size, caller) = (mover.moving.size.load(Relaxed), mover.moving.sp.load(Relaxed));
     let foreign = FOREIGN_ALLOCATOR.load(Relaxed);
-    let mut may_be = |word: usize| {
+    let mut may_be = |word: usize, pages: &mut Pages| {
         if !word.is_multiple_of(16) || word >> sys::USER_BITS != 0 || word < 65536 || marker.blocks.is_start(word) {
             return;
         }
@@ -294,12 +296,25 @@ fn moved<S: SizeOf>(
             });
         }
     };
-    registers.iter().for_each(|word| may_be(*word));
+    registers.iter().for_each(|word| may_be(*word, pages));
     let from = sp.next_multiple_of(8);
-    if from != 0 && from < caller && caller - from <= DEEPEST {
-        for at in (from..caller).step_by(8) {
-            // SAFETY: the thread's stack, from its stack pointer up to the frame that has called us.
-            may_be(unsafe { *(at as *const usize) });
+    let mut ranges = [AddrRange::new(from, caller), AddrRange::default()];
+    if from == 0 || from >= caller || caller - from > DEEPEST {
+        // A signal handler has interrupted it, and stands elsewhere: where its alternate stack ends are the registers of before.
+        let handlers = AddrRange::new(from, mover.alternate.end);
+        let stands = from != 0 && mover.alternate.contains(from);
+        ranges = [
+            AddrRange::new((caller - DEEPEST).next_multiple_of(8), caller),
+            if stands { handlers } else { AddrRange::default() },
+        ];
+    }
+    for range in ranges {
+        let mut mapped: List<AddrRange> = List::new();
+        pages.each(range, Resident::Private, |run| _ = mapped.push(run));
+        for at in mapped.iter().flat_map(|run| (run.start..run.end).step_by(8)) {
+            // SAFETY: the thread's stack: from its stack pointer up to the frame that has called us, or that of the handler that has
+            // interrupted it; only pages that exist.
+            may_be(unsafe { *(at as *const usize) }, pages);
         }
     }
 }
@@ -349,9 +364,10 @@ fn unstopped(job: &Job, unseen: &mut Unseen) {
     for thread in job.crew.found() {
         let why: &[u8] = match thread.state {
             State::Running | State::Asked => b"did not stop; its stack was taken whole, its registers were not seen",
-            State::Frozen if !thread.has_registers => {
-                b"could not be stopped in the kernel; its registers were not seen"
+            State::Frozen if thread.is_uninterruptible => {
+                b"waits in the kernel where nothing stops it; of its registers only the call's arguments were seen: nothing is confirmed"
             }
+            State::Frozen => b"waits and blocks the signal; of its registers only the call's arguments were seen",
             _ => continue,
         };
         unseen.add_thread(thread.tid, why);

@@ -272,8 +272,10 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     };
     // Out of the map before the real call, after which the address may be another thread's; until the new one is in the map a
     // snapshot finds both by `moving`.
-    let moving = tls::current().map(|thread| &thread.moving);
+    let moving = tls::to_move();
+    let before = usable(old);
     if let Some(moving) = moving {
+        moving.usable.store(before, Relaxed);
         moving.cell.store(cell.0, Relaxed);
         moving.size.store(size, Relaxed);
         moving.sp.store(sp, Relaxed);
@@ -285,18 +287,17 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
         forget_contexts(old);
     }
     let clears = state::ZERO.load(Relaxed) || size <= state::clear().grown_up_to();
-    let before = if clears { usable(old) } else { 0 };
     TRACKER.live.take(old);
     let new = if size == 0 { real::realloc(old, 0) } else { real::realloc(old, request(size)) };
     if new == 0 && size != 0 {
         TRACKER.live.set(old, cell);
     }
     // An allocator that does not tell sizes: how much of the block is new is not known.
-    let new = if before == 0 { new } else { fresh(new, before, size) };
+    let new = if before == 0 || !clears { new } else { fresh(new, before, size) };
     born(new, size, Caller::of_malloc(sp, fp));
     if let Some(moving) = moving {
         compiler_fence(SeqCst);
-        moving.addr.store(0, Relaxed);
+        tls::moved(moving);
     }
     new
 }

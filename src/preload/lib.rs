@@ -151,6 +151,7 @@ unsafe extern "C" fn child_after_fork() {
         parent_after_fork();
     }
     fatal::forked();
+    tls::forked();
     threads::forked();
     ledger::forget();
     settings::FORKED.store(true, Relaxed);

@@ -26,6 +26,8 @@ pub struct Record {
     high: AtomicUsize,
     /// It ran when a fork began.
     runs: AtomicU32,
+    /// Its stack is memory that the program has given for it.
+    given: AtomicU32,
     /// Where its first frame is; thread-local storage and the control block lie above.
     entry: AtomicUsize,
 }
@@ -54,6 +56,7 @@ unsafe extern "C" {
 pub extern "C" fn pthread_create(thread: usize, attr: usize, start: usize, argument: usize) -> c_int {
     let Some(record) = claim() else { return real::pthread_create(thread, attr, start, argument) };
     record.start.store(start, Relaxed);
+    record.given.store(has_stack(attr).into(), Relaxed);
     record.argument.store(argument, Release);
     let result = real::pthread_create(thread, attr, run as *const () as usize, core::ptr::from_ref(record) as usize);
     if result != 0 {
@@ -61,6 +64,15 @@ pub extern "C" fn pthread_create(thread: usize, attr: usize, start: usize, argum
         record.state.store(UNUSED, Release);
     }
     result
+}
+
+/// Whether these attributes name a stack (pthread_attr_setstack).
+fn has_stack(attr: usize) -> bool {
+    let (mut low, mut size) = (0usize, 0usize);
+    // SAFETY: the program's attributes, which pthread_create is about to read, too. Without a stack its end is a null pointer.
+    attr != 0
+        && unsafe { pthread_attr_getstack(attr as *const [u64; 8], &raw mut low, &raw mut size) } == 0
+        && low.wrapping_add(size) != 0
 }
 
 fn claim() -> Option<&'static Record> {
@@ -138,6 +150,8 @@ pub struct Stack {
     pub pointer: usize,
     /// Frames lie below, thread-local storage above.
     pub entry: usize,
+    /// The program has given it, and has it back when the thread is over.
+    pub given: bool,
     parents: bool,
 }
 
@@ -240,6 +254,7 @@ fn stack(record: &Record) -> Stack {
         tid: record.tid.load(Relaxed),
         pointer: record.pointer.load(Relaxed),
         entry: record.entry.load(Relaxed),
+        given: record.given.load(Relaxed) != 0,
         parents: record.state.load(Relaxed) == PARENTS,
     }
 }

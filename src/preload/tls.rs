@@ -119,6 +119,51 @@ pub struct Moving {
     pub size: AtomicUsize,
     /// The caller's stack pointer: the new block's address stands below, or in a register, until it is in the live map.
     pub sp: AtomicUsize,
+    /// How many bytes the block has: an allocator need not know that of a block that it is at.
+    pub usable: AtomicUsize,
+}
+
+impl Moving {
+    const NONE: Self = Self {
+        addr: AtomicUsize::new(0),
+        cell: AtomicU32::new(0),
+        size: AtomicUsize::new(0),
+        sp: AtomicUsize::new(0),
+        usable: AtomicUsize::new(0),
+    };
+}
+
+/// For a thread without a block, as a thread is in its last destructors.
+struct Spare {
+    /// 0: nobody's.
+    tid: AtomicU32,
+    moving: Moving,
+}
+
+static SPARES: [Spare; 32] = [const { Spare { tid: AtomicU32::new(0), moving: Moving::NONE } }; 32];
+
+/// Where the calling thread notes its realloc, until [`moved`]. `None`: more threads without a block are at one than there is room for.
+pub fn to_move() -> Option<&'static Moving> {
+    if let Some(thread) = current() {
+        return Some(&thread.moving);
+    }
+    let tid = sys::gettid();
+    SPARES.iter().find(|spare| spare.tid.compare_exchange(0, tid, Relaxed, Relaxed).is_ok()).map(|spare| &spare.moving)
+}
+
+/// The block that was moved is in the live map.
+pub fn moved(moving: &Moving) {
+    moving.addr.store(0, Relaxed);
+    if let Some(spare) = SPARES.iter().find(|spare| core::ptr::eq(&raw const spare.moving, moving)) {
+        spare.tid.store(0, Relaxed);
+    }
+}
+
+/// A thread in which a realloc is under way.
+pub struct Mover {
+    pub tid: u32,
+    pub moving: &'static Moving,
+    pub alternate: AddrRange,
 }
 
 /// A thread's alternate signal stack; size 0: none.
@@ -126,6 +171,13 @@ pub struct Moving {
 pub struct Alternate {
     pub start: AtomicUsize,
     pub size: AtomicUsize,
+}
+
+impl Alternate {
+    pub fn range(&self) -> AddrRange {
+        let (start, size) = (self.start.load(Relaxed), self.size.load(Relaxed));
+        AddrRange::new(start, start.saturating_add(size))
+    }
 }
 
 /// One thread's state. Only its own thread changes it; the snapshot child reads `tid`, `moving` and `alternate`.
@@ -324,8 +376,28 @@ pub fn init() {
 }
 
 /// The threads in which a realloc is under way at this moment. For the snapshot child.
-pub fn moving() -> impl Iterator<Item = &'static Thread> {
-    all().filter(|thread| thread.moving.addr.load(Relaxed) != 0)
+pub fn moving() -> impl Iterator<Item = Mover> {
+    let threads = all().map(|thread| Mover {
+        tid: thread.tid.load(Relaxed),
+        moving: &thread.moving,
+        alternate: thread.alternate.range(),
+    });
+    let without = SPARES.iter().map(|spare| Mover {
+        tid: spare.tid.load(Relaxed),
+        moving: &spare.moving,
+        alternate: AddrRange::default(),
+    });
+    threads.chain(without).filter(|mover| mover.moving.addr.load(Relaxed) != 0)
+}
+
+/// In the child of a fork the other threads are not: nobody stands on their alternate stacks.
+pub fn forked() {
+    let mine = current().map_or(core::ptr::null(), core::ptr::from_ref);
+    let others = all().filter(|thread| !core::ptr::eq(*thread, mine));
+    // A page that is written is copied.
+    for other in others.filter(|thread| thread.alternate.size.load(Relaxed) != 0) {
+        other.alternate.size.store(0, Relaxed);
+    }
 }
 
 /// Every block that was ever used. For the snapshot child, which takes no lock.

@@ -131,6 +131,10 @@ impl Tracker {
         let elsewhere = new.chosen == Chosen::Sampled || slack >= SLACK_ELSEWHERE as usize;
         let slack = if elsewhere { SLACK_ELSEWHERE } else { slack as u32 };
         let cell = Cell::new(new.family, self.epoch.load(Relaxed), slack, new.stack);
+        // First, since the record of a block that was here before may look as if it were this one's: another size, the same cell.
+        if elsewhere {
+            self.note(new.addr, new.size, new.usable, new.chosen, cell);
+        }
         if !self.live.set(new.addr, cell) {
             self.lost.fetch_add(1, Relaxed);
             return;
@@ -138,9 +142,6 @@ impl Tracker {
         if new.size > SELDOM_PARTLY_WRITTEN {
             // Of the first block of a leaf nobody has noted yet how far it reaches.
             self.live.is_recycled(new.addr, new.size);
-        }
-        if elsewhere {
-            self.note(new.addr, new.size, new.usable, new.chosen, cell);
         }
     }
 

@@ -42,6 +42,8 @@ pub struct Marker<'b, 'a, S: SizeOf> {
     ranges: List<AddrRange>,
     /// Blocks whose contents keep nothing.
     held: List<usize>,
+    /// Words that are to be held when all else has been followed.
+    at_last: List<usize>,
     /// Blocks reached since it was set, in [`Marker::disguised`].
     fresh: Option<List<usize>>,
     /// Bytes of roots read.
@@ -74,6 +76,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             exact_only: false,
             ranges: List::new(),
             held: List::new(),
+            at_last: List::new(),
             fresh: None,
             root_bytes: 0,
             reached: Count::default(),
@@ -133,6 +136,12 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         }
     }
 
+    /// The same, but of a block that nothing else reaches, which [`Self::drain`] finds out: the word may be an old one, and the block
+    /// another by now.
+    pub fn hold_at_last(&mut self, word: usize) {
+        self.starved |= !self.at_last.push(word);
+    }
+
     /// Follows everything reached so far, then what only interior pointers reach.
     pub fn drain(&mut self) {
         self.follow();
@@ -142,6 +151,9 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             self.follow();
         }
         self.possible = false;
+        while let Some(word) = self.at_last.pop() {
+            self.hold(word);
+        }
     }
 
     /// Second pass, on would-be leaks only: what is reached by pointers in disguise. A word counts if it is the start of an

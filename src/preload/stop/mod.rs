@@ -31,7 +31,8 @@ pub enum State {
     Stopped = 1,
     /// It ended meanwhile.
     Gone = 2,
-    /// It sits in the kernel where nothing can stop it, and cannot run: its stack pointer is known, its registers are not.
+    /// It sits in the kernel where nothing can stop it, and cannot run: its stack pointer is known, and of its registers the arguments
+    /// of the call.
     Frozen = 3,
     /// It did not stop in time.
     Running = 4,
@@ -46,6 +47,8 @@ pub struct Captured {
     /// A signal that it was about to take: to be given back.
     signal: u32,
     pub has_registers: bool,
+    /// What it waits for in the kernel no signal interrupts (a child of vfork, a disk).
+    pub is_uninterruptible: bool,
     pub sp: usize,
     /// Thread pointer; 0 if unknown.
     pub tls: usize,
@@ -63,6 +66,7 @@ impl Captured {
             state: State::Asked,
             signal: 0,
             has_registers: false,
+            is_uninterruptible: false,
             sp: 0,
             tls: 0,
             general: [0; GENERAL],
@@ -197,6 +201,7 @@ fn look_at(pid: u32, thread: &mut Captured, blocked_is_enough: bool) -> bool {
     let Some(sp) = sp else { return false };
     thread.sp = sp;
     thread.state = State::Frozen;
+    thread.is_uninterruptible = state == Some(b'D');
     // The arguments of the call are registers.
     for (place, field) in thread.general.iter_mut().zip(text.split(|&byte| byte == b' ').skip(1).take(6)) {
         let digits = field.strip_prefix(b"0x").and_then(|field| core::str::from_utf8(field).ok());

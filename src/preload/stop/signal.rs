@@ -178,7 +178,9 @@ fn blocks_signal(pid: u32, thread: &Captured) -> bool {
     let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"SigBlk:\t"));
     let mask =
         line.and_then(|mask| core::str::from_utf8(mask).ok()).and_then(|mask| u64::from_str_radix(mask, 16).ok());
-    mask.is_none_or(|mask| mask >> (number() - 1) & 1 == 1) || status.windows(8).any(|window| window == b"State:\tD")
+    // (A first thread that has called pthread_exit stays as a zombie, and takes signals.)
+    let stuck = |window: &[u8]| matches!(window, b"State:\tD" | b"State:\tZ" | b"State:\tX");
+    mask.is_none_or(|mask| mask >> (number() - 1) & 1 == 1) || status.windows(8).any(stuck)
 }
 
 /// Lets all go on.
