@@ -38,6 +38,21 @@ static void raw(long number, long first, long second) {
     __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1) : "memory");
 #endif
 }
+static void *thread_that_scans(void *first) {
+    // When the first thread is a zombie.
+    char path[64], state[512];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)getpid());
+    (void)first;
+    for (;;) {
+        FILE *file = fopen(path, "r");
+        check(file && fgets(state, sizeof state, file));
+        fclose(file);
+        if (strstr(state, ") Z")) break;
+        usleep(1000);
+    }
+    scan();
+    return 0;
+}
 static void second_exit(void) { _exit(5); }
 static sigjmp_buf back;
 static void jump_back(int _) {
@@ -140,6 +155,10 @@ int main(int count, char **words) {
     if (is(way, "thread")) {
         pthread_create(&thread, 0, thread_that_exits, 0);
         pthread_join(thread, 0);
+    }
+    if (is(way, "last_threads_scan")) {
+        pthread_create(&thread, 0, thread_that_scans, 0);
+        pthread_exit(0);
     }
     if (is(way, "last_thread")) {
         pthread_create(&thread, 0, thread_that_ends, 0);

@@ -134,3 +134,20 @@ fn where_a_reallocs_old_block_was_there_may_be_another() {
         }
     }
 }
+
+/// Interrupted by a handler on the alternate stack, or where the thread has no place for its notes any more.
+#[test]
+fn where_a_realloc_is_caught_in_odd_places() {
+    for place in ["alternate", "destructor"] {
+        for (fate, lost) in [("keep", (0, 0)), ("lose", (1, 1337))] {
+            let app = program("caught.c").args([place, fate]).preload_after(source("moving_library.c"));
+            let outcome = app.options("interval=0:scan_at_exit=0").run();
+            let report = outcome.report();
+            assert_eq!(
+                (outcome.status.code(), report.total()),
+                (Some(0), lost),
+                "{place} {fate}: {outcome:?} {report:?}"
+            );
+        }
+    }
+}

@@ -108,3 +108,34 @@ fn threads_that_ask_for_their_attributes() {
 fn threads_that_are_cancelled_or_leave() {
     app("cancel", 50, "").run_as_bare().expect_clean();
 }
+
+/// The stack of a joined thread that the program has given is the program's again, and so is what its thread-local storage had.
+#[test]
+fn stack_that_the_program_has_back() {
+    for (what, blocks) in [("table", 1), ("block", 64)] {
+        let run = |fate: &str| program("given_back.c").args([what, fate]).options("interval=0:scan_at_exit=0").run();
+        run("keep").expect_clean();
+        run("lose").expect_leaks(blocks, blocks * 1337);
+    }
+}
+
+/// The first thread has called pthread_exit: it takes signals, and never answers.
+#[test]
+fn first_thread_that_is_gone_is_not_waited_for() {
+    let outcome = program("endings.c").arg("last_threads_scan").options("stop=signal:scan_at_exit=0").run();
+    let report = outcome.report();
+    assert_eq!((report.triggers(), report.total()), (vec!["api"], (1, 1337)), "{outcome:?} {report:?}");
+    assert!(report.last().unseen.is_empty(), "{report:?}");
+}
+
+/// A thread that waits for its child of vfork cannot be stopped: what it keeps in a register may look lost, but is not confirmed.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn thread_that_waits_in_vfork() {
+    let outcome = program("in_vfork.c").options("interval=0:scan_at_exit=0").run();
+    let report = outcome.report();
+    assert_eq!((report.triggers(), report.total()), (vec!["api", "api"], (1, 1337)), "{outcome:?} {report:?}");
+    assert_eq!(report.leaks[0].status, "suspected");
+    let why = report.last().unseen.iter().find(|unseen| unseen.what == "thread").expect("it is named");
+    assert!(why.why.contains("nothing is confirmed"), "{report:?}");
+}
