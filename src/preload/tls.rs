@@ -124,13 +124,15 @@ pub struct Moving {
 }
 
 impl Moving {
-    const NONE: Self = Self {
-        addr: AtomicUsize::new(0),
-        cell: AtomicU32::new(0),
-        size: AtomicUsize::new(0),
-        sp: AtomicUsize::new(0),
-        usable: AtomicUsize::new(0),
-    };
+    const fn none() -> Self {
+        Self {
+            addr: AtomicUsize::new(0),
+            cell: AtomicU32::new(0),
+            size: AtomicUsize::new(0),
+            sp: AtomicUsize::new(0),
+            usable: AtomicUsize::new(0),
+        }
+    }
 }
 
 /// For a thread without a block, as a thread is in its last destructors.
@@ -140,7 +142,7 @@ struct Spare {
     moving: Moving,
 }
 
-static SPARES: [Spare; 32] = [const { Spare { tid: AtomicU32::new(0), moving: Moving::NONE } }; 32];
+static SPARES: [Spare; 32] = [const { Spare { tid: AtomicU32::new(0), moving: Moving::none() } }; 32];
 
 /// Where the calling thread notes its realloc, until [`moved`]. `None`: more threads without a block are at one than there is room for.
 pub fn to_move() -> Option<&'static Moving> {
