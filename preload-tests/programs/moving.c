@@ -1,5 +1,5 @@
 // A scan while a thread's realloc has given its old block back already, and another block has begun where that one lay: 16 bytes
-// behind its start, or (second argument "around") before it. The other block holds one of 1337 bytes; with "lose" it does not any more.
+// behind its start, or ("around") before it, or ("longer") at it. The other block holds one of 1337 bytes; with "lose" it does not any more.
 #include "test.h"
 #include <dlfcn.h>
 #include <pthread.h>
@@ -19,7 +19,8 @@ static void *move(void *unused) {
     return unused;
 }
 
-static NOINLINE void fill(void) { second[1] = calloc(1, 1337); }
+static int at = 1;
+static NOINLINE void fill(void) { second[at] = calloc(1, 1337); }
 
 int main(int count, char **words) {
     check(count == 3);
@@ -37,7 +38,16 @@ int main(int count, char **words) {
     sem_post(&begin);
     wait_for(&done);
     free(before);
-    if (around) {
+    if (is(words[1], "longer")) {
+        check(before != 0);
+        free(behind);
+        behind = 0;
+        // All of the three, where the first lay; its neighbours are in it. The old block's place is where the next begins.
+        first = malloc(2000);
+        second = malloc(3000);
+        check(first == before && (char *)second == old);
+        at = 2800 / 8;
+    } else if (around) {
         second = malloc(3000);
         check((char *)second == before);
         // What points behind the old block's start is a pointer into this one.
@@ -49,7 +59,7 @@ int main(int count, char **words) {
     }
     before = old = 0;
     below(fill);
-    if (is(words[2], "lose")) second[1] = 0;
+    if (is(words[2], "lose")) second[at] = 0;
     if (around) second = 0;
     scan();
     sem_post(&go_on);

@@ -121,7 +121,7 @@ fn killed_at_any_moment_it_leaves_no_half_block_that_looks_whole() {
 /// What the map is told of the old one must not stand where another block's start does, nor in another block's midst.
 #[test]
 fn where_a_reallocs_old_block_was_there_may_be_another() {
-    for place in ["behind", "around"] {
+    for place in ["behind", "around", "longer"] {
         for (fate, lost) in [("keep", (0, 0)), ("lose", (1, 1337))] {
             let app = program("moving.c").args([place, fate]).preload_after(source("moving_library.c"));
             let outcome = app.options("interval=0:scan_at_exit=0").run();

@@ -206,14 +206,9 @@ impl SizeOf for Sizes {
 /// may be the half of the one before.) Not those that were given back already, and in part or in all are another block by now.
 fn moving() -> Option<List<(usize, Cell)>> {
     let mut old: List<(usize, Cell)> = List::new();
-    let mut sizes: List<(usize, usize)> = List::new();
     for moving in tls::moving().map(|mover| mover.moving) {
         let (addr, cell) = (moving.addr.load(Relaxed), Cell(moving.cell.load(Relaxed)));
         old.push((addr, cell.without_slack())).then_some(())?;
-        let usable = moving.usable.load(Relaxed);
-        if usable != 0 {
-            sizes.push((addr, usable)).then_some(())?;
-        }
     }
     let mut left: List<(usize, Cell)> = List::new();
     if !old.is_empty() {
@@ -231,6 +226,14 @@ fn moving() -> Option<List<(usize, Cell)>> {
         }
     }
     left.sort_unstable_by_key(|(addr, _)| *addr);
+    // (Where another block is by now, it has its own.)
+    let mut sizes: List<(usize, usize)> = List::new();
+    for moving in tls::moving().map(|mover| mover.moving) {
+        let (addr, usable) = (moving.addr.load(Relaxed), moving.usable.load(Relaxed));
+        if usable != 0 && left.iter().any(|(block, _)| *block == addr) {
+            sizes.push((addr, usable)).then_some(())?;
+        }
+    }
     // SAFETY: in the child, which is one thread, and has not begun to ask for sizes.
     unsafe { *MOVED.0.get() = sizes };
     Some(left)
@@ -302,6 +305,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     // SAFETY: the roots are this process's own memory still.
     let disguised = unsafe { marker.disguised(move |word| unmangled(word, secret)) };
     audit.after(&mut marker, "pointers in disguise");
+    marker.hold_the_rest();
     audit.tell(&mut found.unseen);
     found.unseen.add_count(
         "disguised",

@@ -117,7 +117,12 @@ pub unsafe fn roots<S: SizeOf>(
         standing.iter().any(|sp| range.contains(*sp)) || owners.is_some_and(|(sp, _)| contexts::hold(*sp))
     };
     let unused = alternate::stacks().filter(|(tid, range)| !is_used(*tid, *range));
-    for (_, range) in unused {
+    for (tid, range) in unused {
+        if tid == tls::PARENTS {
+            // Its memory may be another block's by now.
+            marker.root_word(range.start);
+            continue;
+        }
         match marker.blocks.find(range.start) {
             // A block that is more than the stack may hold anything.
             Some((block, _)) if marker.blocks.extent(block) > range.len() + 4096 => marker.root_word(range.start),
@@ -179,7 +184,7 @@ pub unsafe fn roots<S: SizeOf>(
                 None if mover.tid == job.caller.tid => (job.caller.sp, &job.caller.registers[..]),
                 None => continue,
             };
-            moved(&mover, sp, registers, marker, pages);
+            moved(&mover, sp, registers, mappings, marker, pages);
         }
     }
     for range in arena::own_ranges().chain([bundled::heap().range()]) {
@@ -267,11 +272,19 @@ pub unsafe fn roots<S: SizeOf>(
 
 /// The block that a realloc has made and that is not in the live map yet: its address is in a register, or on the stack below the
 /// caller of realloc. It holds what the old one held, part of which the allocator may have overwritten by now.
-fn moved<S: SizeOf>(mover: &Mover, sp: usize, registers: &[usize], marker: &mut Marker<'_, '_, S>, pages: &mut Pages) {
+fn moved<S: SizeOf>(
+    mover: &Mover,
+    sp: usize,
+    registers: &[usize],
+    mappings: &[Mapping<'_>],
+    marker: &mut Marker<'_, '_, S>,
+    pages: &mut Pages,
+) {
     /// Our frames and the allocator's.
     const DEEPEST: usize = 64 << 10;
     let (size, caller) = (mover.moving.size.load(Relaxed), mover.moving.sp.load(Relaxed));
     let foreign = FOREIGN_ALLOCATOR.load(Relaxed);
+    let mut seen: List<usize> = List::new();
     let mut may_be = |word: usize, pages: &mut Pages| {
         if !word.is_multiple_of(16) || word >> sys::USER_BITS != 0 || word < 65536 || marker.blocks.is_start(word) {
             return;
@@ -283,14 +296,19 @@ fn moved<S: SizeOf>(mover: &Mover, sp: usize, registers: &[usize], marker: &mut 
         } else if pages.exists(word - 8) {
             // SAFETY: the page exists. Before a block of glibc's stands its size: of one that is mapped, maybe still the old one.
             let header = unsafe { *((word - 8) as *const usize) };
-            let usable = (header & !7).wrapping_sub(8);
+            let usable = (header & !7).saturating_sub(8);
             let mapped = header & 2 != 0 && word % 4096 == 16 && (usable + 8).is_multiple_of(4096);
             if mapped || usable.wrapping_sub(size) < 32 { usable.min(size) } else { 0 }
         } else {
             0
         };
-        if len != 0 {
-            pages.each(AddrRange::new(word, word.saturating_add(len)), Resident::Private, |run| {
+        // What looks like a header may be anything.
+        let end =
+            mappings.iter().find(|mapping| mapping.range.contains(word)).map_or(word, |mapping| mapping.range.end);
+        let range = AddrRange::new(word, word.saturating_add(len).min(end));
+        if len != 0 && !range.is_empty() && !seen.contains(&word) {
+            let _ = seen.push(word);
+            pages.each(range, Resident::Private, |run| {
                 // SAFETY: pages that cannot be read are repaired.
                 unsafe { marker.root_range(run, How::default()) };
             });
@@ -298,25 +316,23 @@ fn moved<S: SizeOf>(mover: &Mover, sp: usize, registers: &[usize], marker: &mut 
     };
     registers.iter().for_each(|word| may_be(*word, pages));
     let from = sp.next_multiple_of(8);
-    let mut ranges = [AddrRange::new(from, caller), AddrRange::default()];
-    if from == 0 || from >= caller || caller - from > DEEPEST {
-        // A signal handler has interrupted it, and stands elsewhere: where its alternate stack ends are the registers of before.
-        let handlers = AddrRange::new(from, mover.alternate.end);
-        let stands = from != 0 && mover.alternate.contains(from);
-        ranges = [
-            AddrRange::new((caller - DEEPEST).next_multiple_of(8), caller),
-            if stands { handlers } else { AddrRange::default() },
-        ];
-    }
-    for range in ranges {
-        let mut mapped: List<AddrRange> = List::new();
-        pages.each(range, Resident::Private, |run| _ = mapped.push(run));
-        for at in mapped.iter().flat_map(|run| (run.start..run.end).step_by(8)) {
-            // SAFETY: the thread's stack: from its stack pointer up to the frame that has called us, or that of the handler that has
-            // interrupted it; only pages that exist.
+    let mut read = |range: AddrRange, pages: &mut Pages| {
+        for at in (range.start..range.end).step_by(8) {
+            // SAFETY: on the thread's stack, or its alternate one, from its stack pointer on; or a page that exists.
             may_be(unsafe { *(at as *const usize) }, pages);
         }
+    };
+    if from != 0 && from < caller && caller - from <= DEEPEST {
+        return read(AddrRange::new(from, caller), pages);
     }
+    // A signal handler has interrupted it, and stands elsewhere: where its alternate stack ends are the registers of before.
+    if mover.alternate.contains(from) {
+        read(AddrRange::new(from, mover.alternate.end), pages);
+    }
+    let below = AddrRange::new((caller - DEEPEST).next_multiple_of(8), caller);
+    let mut there: List<AddrRange> = List::new();
+    pages.each_resident(below, |run| _ = there.push(run));
+    there.iter().for_each(|run| read(*run, pages));
 }
 
 /// Where a thread's words lie.

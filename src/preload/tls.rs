@@ -9,7 +9,7 @@ use crate::shims::{set_thread_word, thread_pointer, thread_word};
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, Zeroed};
 use leakscan_engine::heap::Cache;
@@ -150,14 +150,15 @@ pub fn to_move() -> Option<&'static Moving> {
         return Some(&thread.moving);
     }
     let tid = sys::gettid();
-    SPARES.iter().find(|spare| spare.tid.compare_exchange(0, tid, Relaxed, Relaxed).is_ok()).map(|spare| &spare.moving)
+    SPARES.iter().find(|spare| spare.tid.compare_exchange(0, tid, Acquire, Relaxed).is_ok()).map(|spare| &spare.moving)
 }
 
 /// The block that was moved is in the live map.
 pub fn moved(moving: &Moving) {
     moving.addr.store(0, Relaxed);
-    if let Some(spare) = SPARES.iter().find(|spare| core::ptr::eq(&raw const spare.moving, moving)) {
-        spare.tid.store(0, Relaxed);
+    let from_first = core::ptr::from_ref(moving).addr().wrapping_sub(SPARES.as_ptr().addr());
+    if let Some(spare) = SPARES.get(from_first / size_of::<Spare>()) {
+        spare.tid.store(0, Release);
     }
 }
 
@@ -392,13 +393,16 @@ pub fn moving() -> impl Iterator<Item = Mover> {
     threads.chain(without).filter(|mover| mover.moving.addr.load(Relaxed) != 0)
 }
 
-/// In the child of a fork the other threads are not: nobody stands on their alternate stacks.
+/// The number of a thread of the process that this one is forked from.
+pub const PARENTS: u32 = u32::MAX;
+
+/// In the child of a fork the other threads are not: nobody stands on their alternate stacks, but the parent has them in use.
 pub fn forked() {
     let mine = current().map_or(core::ptr::null(), core::ptr::from_ref);
     let others = all().filter(|thread| !core::ptr::eq(*thread, mine));
     // A page that is written is copied.
     for other in others.filter(|thread| thread.alternate.size.load(Relaxed) != 0) {
-        other.alternate.size.store(0, Relaxed);
+        other.tid.store(PARENTS, Relaxed);
     }
 }
 

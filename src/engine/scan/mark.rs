@@ -136,10 +136,17 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         }
     }
 
-    /// The same, but of a block that nothing else reaches, which [`Self::drain`] finds out: the word may be an old one, and the block
+    /// The same, but by [`Self::hold_the_rest`], if nothing else has reached the block by then: the word may be an old one, and the block
     /// another by now.
     pub fn hold_at_last(&mut self, word: usize) {
         self.starved |= !self.at_last.push(word);
+    }
+
+    /// When all else has been followed.
+    pub fn hold_the_rest(&mut self) {
+        while let Some(word) = self.at_last.pop() {
+            self.hold(word);
+        }
     }
 
     /// Follows everything reached so far, then what only interior pointers reach.
@@ -151,9 +158,6 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             self.follow();
         }
         self.possible = false;
-        while let Some(word) = self.at_last.pop() {
-            self.hold(word);
-        }
     }
 
     /// Second pass, on would-be leaks only: what is reached by pointers in disguise. A word counts if it is the start of an
