@@ -38,17 +38,16 @@ static void raw(long number, long first, long second) {
     __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1) : "memory");
 #endif
 }
-static void *thread_that_scans(void *first) {
-    // When the first thread is a zombie.
-    char path[64], state[512];
+static void *thread_that_scans(void *_) {
+    (void)_;
+    char path[64], state[512] = "";
     snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)getpid());
-    (void)first;
-    for (;;) {
+    // Until the first thread is a zombie.
+    while (!strstr(state, ") Z")) {
+        sched_yield();
         FILE *file = fopen(path, "r");
         check(file && fgets(state, sizeof state, file));
         fclose(file);
-        if (strstr(state, ") Z")) break;
-        usleep(1000);
     }
     scan();
     return 0;

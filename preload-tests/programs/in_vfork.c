@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include "test.h"
 #include <pthread.h>
-#include <stdio.h>
 #include <sys/wait.h>
 
 int starts[2], ends[2];

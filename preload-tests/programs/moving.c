@@ -39,10 +39,9 @@ int main(int count, char **words) {
     wait_for(&done);
     free(before);
     if (is(words[1], "longer")) {
-        check(before != 0);
         free(behind);
         behind = 0;
-        // All of the three, where the first lay; its neighbours are in it. The old block's place is where the next begins.
+        // The three are one free block, of which the first part is taken: the next begins where the old one lay.
         first = malloc(2000);
         second = malloc(3000);
         check(first == before && (char *)second == old);

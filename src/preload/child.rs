@@ -163,6 +163,9 @@ unsafe fn clear(pages: &mut Pages, range: AddrRange) {
     }
 }
 
+/// No block has so many bytes: a program has written over its header, and nothing can be said of it.
+const ABSURD: usize = 1 << 46;
+
 /// Sizes by glibc's chunk headers, or by another allocator's own function.
 pub struct Sizes;
 
@@ -181,8 +184,7 @@ impl SizeOf for Sizes {
         // SAFETY: a block of glibc's has its chunk header before it.
         let header = unsafe { *((addr - 8) as *const usize) };
         let size = (header & !7).wrapping_sub(if header & 2 != 0 { 16 } else { 8 });
-        // A program that has written over the header: nothing can be said of such a block.
-        if size < 1 << 46 { size } else { 0 }
+        if size < ABSURD { size } else { 0 }
     }
 
     fn requested(&self, addr: usize, cell: Cell) -> usize {
@@ -212,16 +214,14 @@ fn moving() -> Option<List<(usize, Cell)>> {
     }
     let mut left: List<(usize, Cell)> = List::new();
     if !old.is_empty() {
-        let mut pages = Pages::open()?;
-        let blocks = Blocks::build(&TRACKER.live, &Sizes, &mut pages)?;
+        let blocks = Blocks::build(&TRACKER.live, &Sizes, &mut Pages::open()?)?;
         let covers = |block: usize, addr: usize| addr < block + blocks.usable(block);
         let is_anothers = |addr: usize| {
             blocks.is_start(addr)
                 || blocks.is_start(addr + 16)
                 || blocks.find(addr).is_some_and(|(block, _)| covers(block, addr))
         };
-        // (Large ones are moved with their pages: none is left.)
-        for (addr, cell) in old.iter().filter(|(addr, _)| pages.exists(*addr) && !is_anothers(*addr)) {
+        for (addr, cell) in old.iter().filter(|(addr, _)| !is_anothers(*addr)) {
             left.push((*addr, *cell)).then_some(())?;
         }
     }
@@ -230,7 +230,7 @@ fn moving() -> Option<List<(usize, Cell)>> {
     let mut sizes: List<(usize, usize)> = List::new();
     for moving in tls::moving().map(|mover| mover.moving) {
         let (addr, usable) = (moving.addr.load(Relaxed), moving.usable.load(Relaxed));
-        if usable != 0 && left.iter().any(|(block, _)| *block == addr) {
+        if (1..ABSURD).contains(&usable) && left.iter().any(|(block, _)| *block == addr) {
             sizes.push((addr, usable)).then_some(())?;
         }
     }
@@ -241,7 +241,7 @@ fn moving() -> Option<List<(usize, Cell)>> {
 
 /// Of the blocks that are moved, where they are known, how many bytes they had before: their allocator is at them.
 struct Moved(UnsafeCell<List<(usize, usize)>>);
-// SAFETY: used in the snapshot child only, which has one thread. (Where it shares the program's memory no block is moved.)
+// SAFETY: written in the snapshot child only, which has one thread. (Where it shares the program's memory no block is moved.)
 unsafe impl Sync for Moved {}
 static MOVED: Moved = Moved(UnsafeCell::new(List::new()));
 

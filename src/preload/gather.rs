@@ -113,8 +113,8 @@ pub unsafe fn roots<S: SizeOf>(
     let mut idle: List<AddrRange> = List::new();
     // (But a handler that has gone on to a coroutine comes back.)
     let is_used = |tid: u32, range: AddrRange| {
-        let owners = standing.iter().zip(live.iter()).find(|(_, thread)| **thread == tid);
-        standing.iter().any(|sp| range.contains(*sp)) || owners.is_some_and(|(sp, _)| contexts::hold(*sp))
+        let owner = standing.iter().zip(live.iter()).find(|(_, thread)| **thread == tid);
+        standing.iter().any(|sp| range.contains(*sp)) || owner.is_some_and(|(sp, _)| contexts::hold(*sp))
     };
     let unused = alternate::stacks().filter(|(tid, range)| !is_used(*tid, *range));
     for (tid, range) in unused {

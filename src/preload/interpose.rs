@@ -228,7 +228,7 @@ unsafe fn pieced(
         Some(id) => id,
         None => {
             memo.complete(trace);
-            new(trace).inspect(|id| memo.ids.set(pieced.hash, *id))?
+            intern(trace).inspect(|id| memo.ids.set(pieced.hash, *id))?
         }
     };
     // SAFETY: as above, with the same.
@@ -238,7 +238,7 @@ unsafe fn pieced(
 
 #[cold]
 #[inline(never)]
-fn new(trace: &Trace) -> Option<StackId> {
+fn intern(trace: &Trace) -> Option<StackId> {
     TRACKER.depot.intern_new(trace.hash, trace.frames())
 }
 

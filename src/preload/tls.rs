@@ -399,9 +399,9 @@ pub const PARENTS: u32 = u32::MAX;
 /// In the child of a fork the other threads are not: nobody stands on their alternate stacks, but the parent has them in use.
 pub fn forked() {
     let mine = current().map_or(core::ptr::null(), core::ptr::from_ref);
-    let others = all().filter(|thread| !core::ptr::eq(*thread, mine));
-    // A page that is written is copied.
-    for other in others.filter(|thread| thread.alternate.size.load(Relaxed) != 0) {
+    let has_one = |thread: &&Thread| thread.tid.load(Relaxed) != 0 && thread.alternate.size.load(Relaxed) != 0;
+    // (A page that is written is copied.)
+    for other in all().filter(has_one).filter(|thread| !core::ptr::eq(*thread, mine)) {
         other.tid.store(PARENTS, Relaxed);
     }
 }
