@@ -99,17 +99,21 @@ impl Outcome {
         text.lines().filter(|line| line.starts_with("stats ")).map(number).collect()
     }
 
-    /// Confirmed and suspected leaks, over all scans of all reports in the app's folder, that the program freed later: false
-    /// alarms.
+    /// No leak, confirmed or suspected by any scan of any report in the app's folder, was freed by the program later.
     ///
     /// # Panics
-    /// If a report cannot be read.
-    #[must_use]
-    pub fn freed_after_all(&self) -> (u64, u64) {
-        let text: String = self.files().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-        let checks = text.lines().filter_map(|line| line.strip_prefix("check confirmed_freed="));
-        let pairs = checks.filter_map(|rest| rest.split_once(" suspected_freed="));
-        pairs.fold((0, 0), |sum, (a, b)| (sum.0 + a.parse::<u64>().unwrap(), sum.1 + b.parse::<u64>().unwrap()))
+    /// If one was, with all that was reported.
+    pub fn expect_none_freed(&self) {
+        for path in self.files() {
+            let text = fs::read_to_string(&path).unwrap();
+            let mut checks = text.lines().filter(|line| line.starts_with("check "));
+            if checks.any(|line| line != "check confirmed_freed=0 suspected_freed=0") {
+                let last = text.lines().rev().find_map(|line| line.strip_prefix("scan ")?.split(' ').next());
+                let last: u32 = last.and_then(|number| number.parse().ok()).unwrap();
+                let reports: Vec<_> = (1..=last).map(|scan| Report::read(path.clone(), Some(scan))).collect();
+                panic!("blocks were reported and then freed: {reports:?}\n{self:?}");
+            }
+        }
     }
 
     /// It has ended with status 0, and there are no leaks in its last scan.

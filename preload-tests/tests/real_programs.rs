@@ -34,7 +34,7 @@ fn at_work(app: &App, line: &str) -> Outcome {
     let mut bare = app.bare().start();
     (0..turns).for_each(|_| turn(&mut bare));
     expect_same(&watched, &bare.finish());
-    assert_eq!(watched.ok().freed_after_all(), (0, 0), "{watched:?}");
+    watched.ok().expect_none_freed();
     watched
 }
 
@@ -174,7 +174,7 @@ fn gpp_and_what_it_starts() {
     expect_version(&["as", "--version"], "2.40");
     let app = App::new("g++").options("interval=1").args(["-O2", "-o", "templates"]);
     let outcome = app.arg(source_path("real_templates.cc")).run_as_bare();
-    assert_eq!(outcome.ok().freed_after_all(), (0, 0), "{outcome:?}");
+    outcome.ok().expect_none_freed();
     for report in outcome.reports() {
         assert!(report.leaks.iter().all(|leak| leak.status == "confirmed" && leak.exact), "{report:?}");
         if report.exe.ends_with("/cc1plus") {
@@ -245,7 +245,7 @@ fn git() {
     let path = format!("/usr/bin:{}", std::env::var("PATH").unwrap());
     let app = App::new("bash").arg(source_path("real_git.sh")).options("interval=1").env("PATH", path);
     let outcome = app.run_as_bare();
-    assert_eq!(outcome.ok().freed_after_all(), (0, 0), "{outcome:?}");
+    outcome.ok().expect_none_freed();
     let mut seen = Vec::new();
     for report in outcome.reports().iter().filter(|report| report.total().0 > 0) {
         let known = GIT.iter().find(|(command, _)| report.cmdline.contains(command));
@@ -331,7 +331,7 @@ fn redis_server() {
     assert_eq!(answers, bare_answers);
     assert_eq!(undated(&watched.stdout), undated(&bare.stdout));
     assert_eq!((&watched.stderr, watched.status), (&bare.stderr, bare.status));
-    assert_eq!(watched.ok().freed_after_all(), (0, 0), "{watched:?}");
+    watched.ok().expect_none_freed();
     let report = expect_no_live_leak(&watched);
     assert_eq!(report.total(), (0, 0), "{report:?}");
 }
@@ -403,7 +403,7 @@ fn nginx_and_its_workers() {
     let bare = running.finish();
     assert_eq!(answers, bare_answers);
     expect_same(&watched, &bare);
-    assert_eq!(watched.ok().freed_after_all(), (0, 0), "{watched:?}");
+    watched.ok().expect_none_freed();
     assert_eq!(watched.reports().len(), 3, "{watched:?}");
     for report in watched.reports() {
         assert!(known(&report), "{} {report:?}", report.cmdline);

@@ -205,6 +205,34 @@ fn pages_that_a_fork_does_not_copy_while_the_program_runs() {
     }
 }
 
+/// They are taken into the copy while everything stands still, and out of the program's forks again; where that cannot be, since a
+/// child of vfork runs with the same memory, they are read apart.
+#[test]
+fn pages_that_a_fork_does_not_copy_beside_other_threads() {
+    for mode in ["alone", "threads", "vfork"] {
+        for stop in ["ptrace", "signal"] {
+            let scans = |options: &str| {
+                let options = format!("interval=0:scan_at_exit=0:stop={stop}{options}");
+                program("kept_from_forks.c").arg(mode).options(&options).run()
+            };
+            let (kept, lost) = (scans(""), scans(":use_mappings=0"));
+            let confirmed = if mode == "vfork" { "suspected" } else { "confirmed" };
+            for scan in 1..=3 {
+                let (kept, lost) = (kept.ok().report_of_scan(scan), lost.ok().report_of_scan(scan));
+                assert_eq!(kept.total(), (0, 0), "{mode} {stop}: {kept:?}");
+                assert_eq!(lost.total_through("fill"), (64, 64 * 1337), "{mode} {stop}: {lost:?}");
+                assert!(scan == 1 || lost.leaks.iter().all(|leak| leak.status == confirmed), "{mode} {stop}: {lost:?}");
+                let is_unseen = |what: &str| kept.last().unseen.iter().any(|unseen| unseen.what == what);
+                assert_eq!(
+                    (is_unseen("thread"), is_unseen("not-forked")),
+                    (mode == "vfork", false),
+                    "{stop}: {kept:?}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn unaligned_word_in_generated_code() {
     kept_by("use_mappings", "code");

@@ -68,7 +68,7 @@ fn pointers_in_flight_from_thread_to_thread_are_not_lost() {
         let report = outcome.ok().report();
         assert_eq!(report.scans.len(), 40, "{report:?}");
         assert_eq!((report.summary.confirmed_freed, report.summary.suspected_freed), (0, 0), "{report:?}");
-        assert_eq!(outcome.freed_after_all(), (0, 0), "{stop}: {outcome:?}");
+        outcome.expect_none_freed();
     }
 }
 
@@ -78,7 +78,7 @@ fn threads_that_come_and_go_during_scans() {
         let outcome = app("churn", 40, &format!("stop={stop}")).run();
         outcome.expect_clean();
         assert_eq!(outcome.report().scans.len(), 41);
-        assert_eq!(outcome.freed_after_all(), (0, 0), "{stop}: {outcome:?}");
+        outcome.expect_none_freed();
     }
 }
 
@@ -86,7 +86,7 @@ fn threads_that_come_and_go_during_scans() {
 fn what_a_thread_has_returned_is_kept_until_it_is_joined() {
     let outcome = app("results", 20, "scan_at_exit=0").run();
     outcome.expect_clean();
-    assert_eq!(outcome.freed_after_all(), (0, 0), "{outcome:?}");
+    outcome.expect_none_freed();
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn handlers_that_allocate_during_scans() {
     for stop in ["ptrace", "signal"] {
         let outcome = app("handle", 40, &format!("stop={stop}")).run();
         outcome.expect_clean();
-        assert_eq!(outcome.freed_after_all(), (0, 0), "{stop}: {outcome:?}");
+        outcome.expect_none_freed();
     }
 }
 

@@ -256,10 +256,13 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let memory = Stopped(Step::Memory, Errno::ENOMEM);
     let settings = settings::get().ok_or(memory)?;
     let options = &settings.options;
-    let copied = Copied::take(job.pid, shared.ledger)?;
     if sys::open(c"/proc/self", sys::O_RDONLY, 0).is_err_and(|error| error == Errno::EMFILE) {
         spare_descriptors();
     }
+    if !job.is_whole {
+        ask_to_be_killed_first();
+    }
+    let copied = Copied::take(job, shared.ledger)?;
     // While its descriptors are open; where the program waits for us they stay so, and are looked at last, and seldom.
     let in_place = snapshot::is_in_place();
     let mut found = Findings::new(job, begun);
@@ -417,6 +420,15 @@ fn set_action(signal: usize, handler: usize) {
     let _ = unsafe { sys::call(nr::RT_SIGACTION, [signal, &raw const action as usize, 0, 8, 0, 0]) };
 }
 
+/// Where memory is short, this process is to end, not the program. (Of two with the same memory the kernel would end both.)
+fn ask_to_be_killed_first() {
+    if !snapshot::is_in_place()
+        && let Ok(file) = sys::open(c"/proc/self/oom_score_adj", sys::O_WRONLY, 0)
+    {
+        let _ = file.write_all(b"1000");
+    }
+}
+
 /// Lets go of everything that is the program's, and sets the watchdog.
 fn quiet_down(deadline: u64) {
     // A pipe's end held open would delay its peer; our report is opened later.
@@ -424,12 +436,7 @@ fn quiet_down(deadline: u64) {
         // SAFETY: this process's descriptors are copies that nobody uses.
         let _ = unsafe { sys::call(nr::CLOSE_RANGE, [0, usize::MAX >> 33, 0, 0, 0, 0]) };
     }
-    // (Of two processes with the same memory the kernel would end both.)
-    if !snapshot::is_in_place()
-        && let Ok(file) = sys::open(c"/proc/self/oom_score_adj", sys::O_WRONLY, 0)
-    {
-        let _ = file.write_all(b"1000");
-    }
+    ask_to_be_killed_first();
     set_action(SIGALRM, 0);
     set_action(SIGSEGV, repair as *const () as usize);
     set_action(SIGBUS, repair as *const () as usize);

@@ -37,6 +37,7 @@ mod snapshot;
 mod state;
 mod stop;
 mod symbols;
+mod taken_in;
 mod threads;
 mod tls;
 mod trigger;

@@ -51,19 +51,12 @@ impl<const ROOM: usize> Ranges<ROOM> {
         let ranges = self.used().iter().map(|place| AddrRange::new(place.0.load(Acquire), place.1.load(Relaxed)));
         ranges.filter(|range| range.start != 0 && !range.is_empty())
     }
-
-    /// Those that found no place.
-    pub fn lost(&self) -> usize {
-        (self.used.load(Relaxed) as usize).saturating_sub(ROOM)
-    }
 }
 
 /// Memory that the program got by sbrk itself.
 pub static SBRK: Ranges<256> = Ranges::new();
-/// Memory that a fork wipes (MADV_WIPEONFORK).
-pub static WIPED: Ranges<256> = Ranges::new();
-/// The program keeps memory from its forks (MADV_DONTFORK).
-pub static DONTFORK: AtomicBool = AtomicBool::new(false);
+/// The program keeps memory from its forks (MADV_DONTFORK, MADV_WIPEONFORK).
+pub static KEPT_FROM_FORKS: AtomicBool = AtomicBool::new(false);
 /// The program gives pages back (MADV_FREE).
 pub static GIVEN_BACK: AtomicBool = AtomicBool::new(false);
 /// Another allocator's memory.
@@ -150,7 +143,6 @@ pub extern "C" fn mapped(addr: usize, len: usize, caller: usize) -> usize {
 pub extern "C" fn munmap(addr: usize, len: usize) -> c_int {
     let gone = AddrRange::new(addr, (addr + len).next_multiple_of(4096));
     ALLOCATORS.remove(gone);
-    WIPED.remove(gone);
     contexts::forget(gone);
     real::munmap(addr, len)
 }
@@ -176,7 +168,7 @@ pub extern "C" fn grown(start: usize, increment: isize, caller: usize) -> usize 
     start
 }
 
-/// madvise: the program's; we note what a fork leaves out, and what the kernel may take.
+/// madvise: the program's; we note whether a fork leaves anything out, and whether the kernel may take anything.
 #[unsafe(no_mangle)]
 pub extern "C" fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
     const MADV_FREE: c_int = 8;
@@ -185,8 +177,7 @@ pub extern "C" fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
     let result = real::madvise(start, len, advice);
     match advice {
         MADV_FREE if result == 0 => GIVEN_BACK.store(true, Relaxed),
-        MADV_DONTFORK if result == 0 => DONTFORK.store(true, Relaxed),
-        MADV_WIPEONFORK if result == 0 => WIPED.add(AddrRange::new(start, (start + len).next_multiple_of(4096))),
+        MADV_DONTFORK | MADV_WIPEONFORK if result == 0 => KEPT_FROM_FORKS.store(true, Relaxed),
         _ => {}
     }
     result

@@ -13,8 +13,9 @@ use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, clone_onto, thread_pointer};
 use crate::state::{TRACKER, WANTED};
-use crate::stop::{self, Crew};
-use crate::{child, fast, glance, tls, unforked};
+use crate::stop::{self, Crew, State};
+use crate::taken_in::TakenIn;
+use crate::{child, fast, glance, regions, tls};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena;
@@ -40,6 +41,9 @@ pub struct Job {
     pub started_ns: u64,
     pub stop_us: u64,
     pub way: Way,
+    /// The copy has all of the program's memory, also what the program keeps from its forks.
+    pub is_whole: bool,
+    taken_in: Option<TakenIn>,
     /// Our frames lie from here up to the caller's stack pointer.
     low: usize,
     /// The helper's findings.
@@ -138,6 +142,7 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
     let job = unsafe { &mut *JOB.0.get() };
     if job.as_ref().is_none_or(|job| threads != 1 && job.crew.room() < threads + 8) {
         let crew = if threads == 1 { Crew::alone() } else { Crew::new(threads)? };
+        let taken_in = job.take().and_then(|before| before.taken_in);
         *job = Some(Job {
             trigger,
             crew,
@@ -146,12 +151,17 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
             started_ns: 0,
             stop_us: 0,
             way: Way::Alone,
+            is_whole: true,
+            taken_in,
             low: 0,
             child: 0,
             refused: 0,
         });
     }
     let job = job.as_mut()?;
+    if regions::KEPT_FROM_FORKS.load(Relaxed) && job.taken_in.is_none() {
+        job.taken_in = TakenIn::new();
+    }
     job.trigger = trigger;
     job.crew.clear();
     job.caller =
@@ -166,6 +176,14 @@ impl Job {
     pub fn frames(&self) -> Option<AddrRange> {
         let (low, sp) = (self.low, self.caller.sp);
         (!is_in_place() && low < sp && sp - low <= STACK).then(|| AddrRange::new(low, sp))
+    }
+    fn all_stand_still(&self) -> bool {
+        let stands = |thread: &stop::Captured| matches!(thread.state, State::Stopped | State::Gone);
+        self.way != Way::None && self.crew.overflow == 0 && self.crew.found().iter().all(stands)
+    }
+    /// Ranges that the program keeps from its forks, and that forks have from now on.
+    pub fn stuck(&self) -> usize {
+        self.taken_in.as_ref().map_or(0, |all| all.stuck)
     }
     fn stopped(&mut self) {
         self.stop_us = (sys::clock_ns(sys::CLOCK_MONOTONIC) - self.started_ns) / 1000;
@@ -184,10 +202,22 @@ fn clone_child(job: &mut Job, flags: usize) {
     if job.way != Way::Ptrace {
         job.low = &raw const top as usize;
     }
+    let is_copy = flags & CLONE_VM == 0;
+    // SAFETY: threads of this process stand still until the clone is made, by whatever way they were stopped.
+    let takes_in = is_copy && job.all_stand_still() && job.taken_in.as_mut().is_some_and(|all| unsafe { all.take() });
+    job.is_whole = takes_in || !is_copy || !regions::KEPT_FROM_FORKS.load(Relaxed);
     // SAFETY: the child has its stack for itself, and a copy of everything, or this thread stands still until it has ended.
-    let result = unsafe { clone_onto(flags, top, snapshot, &raw mut *job as usize) };
-    job.child = result;
-    if result > 0 && flags & CLONE_VM == 0 && unforked::is_used() {
+    let clone = |job: &mut Job| unsafe { clone_onto(flags, top, snapshot, &raw mut *job as usize) };
+    job.child = clone(job);
+    if let Some(all) = &mut job.taken_in {
+        all.undo();
+    }
+    if job.child < 0 && takes_in {
+        // For so much there may be no room.
+        job.is_whole = false;
+        job.child = clone(job);
+    }
+    if job.child > 0 && !job.is_whole {
         wait_for_copies();
     }
     // Blocks born from now on are of the next interval; the others still stand.

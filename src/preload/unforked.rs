@@ -1,16 +1,17 @@
-//! Memory that the copy has not, or not as it was: what the program keeps from its forks (MADV_DONTFORK, MADV_WIPEONFORK). It is
-//! read from the program itself, which stands still until that is done, or for a fifth of a second at most.
+//! Memory that the copy has not, or not as it was: what the program keeps from its forks, and could not be taken in ([`taken_in`]).
+//! It is read from the program itself, which stands still until that is done, or for a fifth of a second at most.
 //!
-//! Of MADV_DONTFORK only that it is used is noted: a JavaScript engine marks each page of its heap so. What is missing is what the
-//! program's mappings have and the copy's have not.
+//! Only that there is any is noted: a JavaScript engine marks each page of its heap so. What is missing is what the program's
+//! mappings have and the copy's have not.
 #![allow(unsafe_code)] // hands the buffer to the marker
 
 use crate::child::{Step, Stopped};
 use crate::emit::Unseen;
 use crate::ledger::Ledger;
 use crate::modules::MapsText;
-use crate::{regions, snapshot};
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::snapshot::Job;
+use crate::taken_in;
+use core::sync::atomic::Ordering::{Acquire, Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
 use leakscan_engine::scan::blocks::SizeOf;
@@ -25,23 +26,20 @@ pub struct Copied {
     copies: List<AddrRange>,
     refused: usize,
     late: bool,
-}
-
-/// Whether the program leaves anything out, so that a snapshot has to wait for [`Copied::take`].
-pub fn is_used() -> bool {
-    regions::DONTFORK.load(Relaxed) || regions::WIPED.iter().next().is_some()
+    /// Ranges that the program kept from its forks before a scan, and now does not.
+    stuck: usize,
 }
 
 impl Copied {
     /// To be called before anything else is mapped in the copy, whose mappings are compared with the program's.
-    pub fn take(pid: u32, ledger: &Ledger) -> Result<Self, Stopped> {
-        let mut copied = Self { copies: List::new(), refused: 0, late: false };
-        if !is_used() || snapshot::is_in_place() {
+    pub fn take(job: &Job, ledger: &Ledger) -> Result<Self, Stopped> {
+        let mut copied = Self { copies: List::new(), refused: 0, late: false, stuck: job.stuck() };
+        if job.is_whole {
             return Ok(copied);
         }
-        let missing = missing(pid)?;
+        let missing = missing(job.pid)?;
         for range in missing.iter() {
-            copied.copy(pid, *range)?;
+            copied.copy(job.pid, *range)?;
         }
         copied.late = ledger.released.load(Acquire) != 0;
         ledger.copied.store(1, Release);
@@ -68,21 +66,17 @@ impl Copied {
     /// Reads the copies as roots. Gives whether they are all that there is, of one moment: what is missing may hold the pointers
     /// to blocks that look lost.
     pub fn mark<S: SizeOf>(&self, marker: &mut Marker<'_, '_, S>, unseen: &mut Unseen) -> bool {
-        if snapshot::is_in_place() {
-            return true;
-        }
         for copy in self.copies.iter() {
             // SAFETY: the buffers are ours.
             unsafe { marker.root_range(*copy, How::default()) };
         }
-        let lost = regions::WIPED.lost();
         let why = b"pages that a fork leaves out could not be read: nothing is confirmed without them";
         unseen.add_count("not-forked", self.refused, why);
-        let why = b"ranges that a fork wipes found no room in our list: nothing is confirmed without them";
-        unseen.add_count("not-forked", lost, why);
         let why = b"memory that a fork leaves out was read while the program ran: nothing is confirmed by it";
         unseen.add_count("not-forked", self.late.into(), why);
-        self.refused + lost == 0 && !self.late
+        let why = b"ranges were to be left out of forks and are not any more: the kernel had no memory to note it again after a scan";
+        unseen.add_count("not-forked", self.stuck, why);
+        self.refused == 0 && !self.late
     }
 }
 
@@ -100,13 +94,13 @@ fn missing(pid: u32) -> Result<List<AddrRange>, Stopped> {
     }
     let text = theirs.read_of(pid).map_err(|error| Stopped(Step::Maps, error))?;
     let data = |mapping: &maps::Mapping<'_>| {
-        mapping.is_anonymous() && mapping.read && mapping.write && !mapping.shared && !mapping.is_kernels()
+        mapping.is_anonymous() && mapping.read && !mapping.shared && !mapping.is_kernels()
     };
     for mapping in maps::parse(text).filter(data) {
         roots::subtract(mapping.range, &inherited, |range| full |= !missing.push(range));
     }
-    for range in regions::WIPED.iter() {
-        full |= !missing.push(range);
-    }
+    let piece = arena::zeroed(64 << 10).ok_or(MEMORY)?;
+    let read = taken_in::each_mapping(piece, |mapping, flags| full |= flags.wiped && !missing.push(mapping.range));
+    read.map_err(|error| Stopped(Step::Maps, error))?;
     if full { Err(MEMORY) } else { Ok(missing) }
 }

@@ -1,4 +1,4 @@
-//! `/proc/PID/maps`, line by line. Total: a line that is not one is left out.
+//! `/proc/PID/maps` and `smaps`, line by line. Total: a line that is not one is left out.
 
 use crate::AddrRange;
 use crate::arena::List;
@@ -26,6 +26,11 @@ impl Mapping<'_> {
     pub fn is_kernels(&self) -> bool {
         self.path.starts_with(b"[v")
     }
+    /// What a device, or the kernel by itself, shares with the program: it may know other memory of it by physical pages.
+    pub fn is_devices(&self) -> bool {
+        let plain = [&b"/dev/zero"[..], b"/dev/shm/"].iter().any(|plain| self.path.starts_with(plain));
+        self.path.starts_with(b"/dev/") && !plain || self.path.starts_with(b"anon_inode:")
+    }
 }
 
 /// The mappings of a text in the order of addresses.
@@ -39,7 +44,34 @@ pub fn list(text: &[u8]) -> Option<List<Mapping<'_>>> {
     parse(text).all(|mapping| mappings.push(mapping)).then_some(mappings)
 }
 
-fn line(line: &[u8]) -> Option<Mapping<'_>> {
+/// What `smaps` says of the mapping above it about forks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// A fork leaves it out (MADV_DONTFORK).
+    pub left_out: bool,
+    /// A fork has zeroes there (MADV_WIPEONFORK).
+    pub wiped: bool,
+    /// A device's memory, which has no pages to be copied.
+    pub is_devices: bool,
+}
+
+/// Takes a line of `smaps` for one with flags.
+pub fn flags(line: &[u8]) -> Option<Flags> {
+    let words = line.strip_prefix(b"VmFlags:")?;
+    let mut flags = Flags::default();
+    for word in words.split(|&byte| byte == b' ') {
+        match word {
+            b"dc" => flags.left_out = true,
+            b"wf" => flags.wiped = true,
+            b"io" | b"pf" => flags.is_devices = true,
+            _ => {}
+        }
+    }
+    Some(flags)
+}
+
+/// Takes a line for one of `maps`, which are those that begin a mapping's lines in `smaps`.
+pub fn line(line: &[u8]) -> Option<Mapping<'_>> {
     let mut rest = line;
     let mut field = |end: u8| {
         let at = rest.iter().position(|&byte| byte == end)?;
@@ -103,10 +135,29 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
         assert!(maps[3].shared && maps[3].offset == 0x1000);
     }
 
+    #[test]
+    fn what_forks_leave_out_and_what_devices_share_is_told() {
+        let of = |left_out, wiped, is_devices| Some(Flags { left_out, wiped, is_devices });
+        assert_eq!(flags(b"VmFlags: rd wr mr mw me ac sd "), of(false, false, false));
+        assert_eq!(flags(b"VmFlags: rd wr mr mw me dc ac"), of(true, false, false));
+        assert_eq!(flags(b"VmFlags: rd wr wf dc "), of(true, true, false));
+        assert_eq!(flags(b"VmFlags: rd io pf dc de"), of(true, false, true));
+        assert_eq!(flags(b"Rss:                   4 kB"), None);
+        let is_devices = |path: &str| {
+            let text = format!("7f0000000000-7f0000001000 rw-s 00000000 00:0f 7    {path}");
+            line(text.as_bytes()).unwrap().is_devices()
+        };
+        let of_devices =
+            ["/dev/infiniband/uverbs0", "/dev/nvidia0", "anon_inode:[io_uring]", "anon_inode:[vfio-device]"];
+        assert!(of_devices.into_iter().all(is_devices));
+        assert!(!["", "/dev/zero (deleted)", "/dev/shm/x", "/usr/dev/x", "[heap]"].into_iter().any(is_devices));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_taken(text: Vec<u8>) {
             parse(&text).count();
+            flags(&text);
         }
     }
 }

@@ -1,0 +1,134 @@
+//! What the program keeps from its forks (MADV_DONTFORK, MADV_WIPEONFORK) is taken into our snapshot all the same: while every
+//! thread stands still, the advice is taken back, the process cloned, and the advice given again.
+//!
+//! Not where a device may write to such memory by its physical pages: a copy on the program's next write would part the two.
+//! (Linux copies pages that a device has pinned in the fork itself since 5.10; what is not pinned by those rules, it does not.)
+#![allow(unsafe_code)] // advice on the program's memory
+
+use leakscan_engine::AddrRange;
+use leakscan_engine::arena::{self, Zeroed};
+use leakscan_engine::scan::maps::{self, Flags, Mapping};
+use leakscan_engine::sys::{self, Errno, nr};
+
+const MADV_DONTFORK: usize = 10;
+const MADV_DOFORK: usize = 11;
+const MADV_WIPEONFORK: usize = 18;
+const MADV_KEEPONFORK: usize = 19;
+
+/// A range, and the advice that it has. `range` empty: it was not taken in.
+#[derive(Clone, Copy)]
+struct Advised {
+    range: AddrRange,
+    advice: usize,
+}
+// SAFETY: integers are valid when zero.
+unsafe impl Zeroed for Advised {}
+
+/// Room for all that is to be known meanwhile, made before anything stands still.
+pub struct TakenIn {
+    text: &'static mut [u8],
+    ranges: &'static mut [Advised],
+    used: usize,
+    /// Ranges that could not be given their advice again.
+    pub stuck: usize,
+}
+
+/// Of a text that is read piece by piece; no line is longer.
+const TEXT: usize = 64 << 10;
+/// As many mappings as the kernel allows by default.
+const RANGES: usize = 65_536;
+
+impl TakenIn {
+    /// `None` without memory.
+    pub fn new() -> Option<Self> {
+        Some(Self { text: arena::zeroed(TEXT)?, ranges: arena::zeroed(RANGES)?, used: 0, stuck: 0 })
+    }
+
+    /// Lets the next clone have everything. Gives whether it will: otherwise the copy has to look what is missing.
+    /// [`TakenIn::undo`] is to follow in any case.
+    ///
+    /// # Safety
+    /// Nobody else who shares this memory runs until `undo`.
+    pub unsafe fn take(&mut self) -> bool {
+        self.used = 0;
+        let (ranges, used) = (&mut *self.ranges, &mut self.used);
+        let mut is_to_be_left = has_pinned_pages(self.text);
+        let read = each_mapping(self.text, |mapping, flags| {
+            is_to_be_left |= mapping.is_devices();
+            for (is_advised, advice) in [(flags.left_out, MADV_DONTFORK), (flags.wiped, MADV_WIPEONFORK)] {
+                if is_advised && !flags.is_devices {
+                    match ranges.get_mut(*used) {
+                        Some(place) => *place = Advised { range: mapping.range, advice },
+                        None => is_to_be_left = true,
+                    }
+                    *used += 1;
+                }
+            }
+        });
+        if is_to_be_left || read.is_err() {
+            self.used = 0;
+            return false;
+        }
+        let mut all = true;
+        for advised in &mut self.ranges[..self.used] {
+            let opposite = if advised.advice == MADV_DONTFORK { MADV_DOFORK } else { MADV_KEEPONFORK };
+            if advise(advised.range, opposite).is_err() {
+                (advised.range, all) = (AddrRange::default(), false);
+            }
+        }
+        all
+    }
+
+    /// Gives the advice again that was there before.
+    pub fn undo(&mut self) {
+        for advised in self.ranges[..self.used].iter().filter(|advised| !advised.range.is_empty()) {
+            self.stuck += usize::from(advise(advised.range, advised.advice).is_err());
+        }
+        self.used = 0;
+    }
+}
+
+fn advise(range: AddrRange, advice: usize) -> Result<usize, Errno> {
+    // SAFETY: these kinds of advice change nothing but what the next fork has.
+    unsafe { sys::call(nr::MADVISE, [range.start, range.len(), advice, 0, 0, 0]) }
+}
+
+/// Gives each mapping of this process with its flags, as far as `text` holds at a time.
+///
+/// # Errors
+/// Why /proc cannot be read; ENOMEM for a line that is longer than `text`.
+pub fn each_mapping(text: &mut [u8], mut each: impl FnMut(&Mapping<'_>, Flags)) -> Result<(), Errno> {
+    let file = sys::open(c"/proc/self/smaps", sys::O_RDONLY, 0)?;
+    let mut filled = 0;
+    loop {
+        let read = file.read(&mut text[filled..])?;
+        if read == 0 {
+            return if filled < text.len() { Ok(()) } else { Err(Errno::ENOMEM) };
+        }
+        filled += read;
+        let mut of: Option<Mapping<'_>> = None;
+        // (A mapping whose flags are not there yet is looked at again with them.)
+        let (mut done, mut at) = (0, 0);
+        while let Some(len) = text[at..filled].iter().position(|&byte| byte == b'\n') {
+            let line = &text[at..at + len];
+            at += len + 1;
+            if let Some(flags) = maps::flags(line) {
+                if let Some(mapping) = of.take() {
+                    each(&mapping, flags);
+                }
+                done = at;
+            } else if let Some(mapping) = maps::line(line) {
+                of = Some(mapping);
+            }
+        }
+        text.copy_within(done..filled, 0);
+        filled -= done;
+    }
+}
+
+/// Whether a device has pinned memory of this process, or nobody can tell.
+fn has_pinned_pages(text: &mut [u8]) -> bool {
+    let Ok(status) = sys::read_file(c"/proc/self/status", text) else { return true };
+    let pinned = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"VmPin:"));
+    pinned.is_none_or(|size| size.iter().any(|byte| (b'1'..=b'9').contains(byte)))
+}
