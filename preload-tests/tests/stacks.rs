@@ -120,3 +120,9 @@ fn where_the_loader_holds_its_lock() {
     app("iteration").run().expect_clean();
     app("iteration").options("stop=signal:interval=1").run().expect_clean();
 }
+
+/// node, for one, has some of its code in a second place.
+#[test]
+fn code_of_a_file_that_is_mapped_elsewhere() {
+    lost_through(&program("elsewhere.c").run(), &["through", "lose", "main"]);
+}

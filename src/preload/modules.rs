@@ -48,28 +48,18 @@ impl Module {
     }
 }
 
-/// The files with code among mappings, by address. `None` without memory.
+/// The files with code among mappings, by address. Code that a program has mapped, or moved, elsewhere (as node does with its own) is
+/// a module of its own. `None` without memory.
 pub fn list<'a>(mappings: impl Iterator<Item = maps::Mapping<'a>>) -> Option<List<Module>> {
     let mut modules: List<Module> = List::new();
     let memory = sys::open(c"/proc/self/mem", sys::O_RDONLY, 0).ok();
-    // The first mapping of the file that is being gone through: a file's mappings follow each other.
-    let mut first: Option<maps::Mapping<'_>> = None;
+    let mut beginnings: List<maps::Mapping<'_>> = List::new();
     for mapping in mappings {
         let named = mapping.inode != 0 || mapping.path == b"[vdso]";
-        if !named {
-            continue;
+        if named && mapping.offset == 0 && mapping.read && !beginnings.push(mapping) {
+            return None;
         }
-        let same = first.is_some_and(|first| first.inode == mapping.inode && first.path == mapping.path);
-        if !same || mapping.offset == 0 && mapping.read {
-            first = Some(mapping);
-        }
-        let Some(first) = first.filter(|_| mapping.exec) else { continue };
-        if let Some(last) = modules.last_mut()
-            && last.bias != 0
-            && last.path() == &mapping.path[..mapping.path.len().min(PATH)]
-            && last.range.start >= first.range.start
-        {
-            last.range.end = mapping.range.end;
+        if !named || !mapping.exec {
             continue;
         }
         let mut module = Module {
@@ -82,10 +72,16 @@ pub fn list<'a>(mappings: impl Iterator<Item = maps::Mapping<'a>>) -> Option<Lis
             path: [0; PATH],
         };
         module.path[..usize::from(module.path_len)].copy_from_slice(&mapping.path[..usize::from(module.path_len)]);
-        if first.offset == 0 && first.read && !mapping.shared {
-            read_headers(first.range, memory.as_ref(), &mut module);
+        let is_its = |first: &&maps::Mapping<'_>| (first.inode, first.dev) == (mapping.inode, mapping.dev);
+        if let Some(first) =
+            beginnings.iter().rfind(is_its).filter(|first| first.path == mapping.path && !mapping.shared)
+        {
+            read_headers(first.range, mapping.offset as usize, memory.as_ref(), &mut module);
         }
-        if !modules.push(module) {
+        let goes_on = |last: &&mut Module| (last.bias, last.path()) == (module.bias, module.path());
+        if let Some(last) = modules.last_mut().filter(goes_on) {
+            last.range.end = module.range.end;
+        } else if !modules.push(module) {
             return None;
         }
     }
@@ -96,9 +92,9 @@ const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 const NT_GNU_BUILD_ID: u32 = 3;
 
-/// Bias and build id from the ELF header mapped at `at.start`. `memory`: `/proc/self/mem`, since another thread may have closed the library
+/// Bias and build id from the ELF header mapped at `at.start`, for the module that begins at `offset` of the file. `memory`: `/proc/self/mem`, since another thread may have closed the library
 /// since the maps were read. (Not process_vm_readv: filters may kill who calls that.)
-fn read_headers(at: AddrRange, memory: Option<&sys::Fd>, module: &mut Module) {
+fn read_headers(at: AddrRange, offset: usize, memory: Option<&sys::Fd>, module: &mut Module) {
     let mut first_page = [0u8; 4096];
     let bytes = match memory.map(|memory| memory.read_at(&mut first_page, at.start)) {
         Some(Ok(len)) => &first_page[..len],
@@ -114,25 +110,30 @@ fn read_headers(at: AddrRange, memory: Option<&sys::Fd>, module: &mut Module) {
         Some(field.iter().rev().fold(0usize, |value, byte| value << 8 | usize::from(*byte)))
     };
     let (Some(table), Some(size), Some(count)) = (word(32, 8), word(54, 2), word(56, 2)) else { return };
-    let (mut note, mut end) = (None, 0);
+    let (mut note, mut end, mut bias, begins) = (None, 0, None, offset);
     for header in (0..count).map(|i| table + i * size) {
         let (Some(kind), Some(offset), Some(address), Some(len), Some(size)) =
             (word(header, 4), word(header + 8, 8), word(header + 16, 8), word(header + 32, 8), word(header + 40, 8))
         else {
             return;
         };
-        if kind as u32 == PT_LOAD && offset == 0 {
-            module.bias = at.start.wrapping_sub(address & !4095);
-        }
         if kind as u32 == PT_LOAD {
             end = end.max(address.saturating_add(size));
+            if offset == 0 {
+                bias = Some(at.start.wrapping_sub(address & !4095));
+            }
+            if (offset & !4095..offset.saturating_add(len)).contains(&begins) {
+                module.bias = module.range.start.wrapping_sub(address.wrapping_add(begins.wrapping_sub(offset)));
+            }
         }
         // Notes of a file stand in its first mapping, with its headers.
         if kind as u32 == PT_NOTE && note.is_none() {
             note = build_id(bytes, offset, len);
         }
     }
-    module.end = module.bias.wrapping_add(end).next_multiple_of(4096);
+    if bias == Some(module.bias) {
+        module.end = module.bias.wrapping_add(end).next_multiple_of(4096);
+    }
     if let Some(id) = note {
         let len = id.len().min(module.id.len());
         module.id[..len].copy_from_slice(&id[..len]);
