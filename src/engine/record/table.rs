@@ -34,8 +34,38 @@ pub struct Record {
 unsafe impl Zeroed for Record {}
 
 struct Shard {
-    slots: Option<&'static mut [Record]>,
+    slots: Slots,
     used: usize,
+}
+
+/// Where a shard's slots lie, and in the highest byte the logarithm of their number: one word, of which a snapshot never has the half
+/// only. 0: none yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Slots(usize);
+
+impl Slots {
+    const NONE: Self = Self(0);
+    const SHIFT: u32 = usize::BITS - 8;
+
+    /// Of slots that are nobody else's; their number is a power of two.
+    fn new(slots: &'static mut [Record]) -> Self {
+        Self(slots.as_mut_ptr().expose_provenance() | (slots.len().ilog2() as usize) << Self::SHIFT)
+    }
+    fn len(self) -> usize {
+        if self == Self::NONE { 0 } else { 1 << (self.0 >> Self::SHIFT) }
+    }
+    /// # Safety
+    /// They are still mapped, and nobody writes to them.
+    unsafe fn all(self) -> &'static [Record] {
+        // SAFETY: by this function's own contract.
+        unsafe { core::slice::from_raw_parts(self.start(), self.len()) }
+    }
+    fn start(self) -> *mut Record {
+        if self == Self::NONE {
+            return core::ptr::NonNull::dangling().as_ptr();
+        }
+        core::ptr::with_exposed_provenance_mut(self.0 & ((1 << Self::SHIFT) - 1))
+    }
 }
 
 /// See the module.
@@ -55,7 +85,8 @@ impl Default for Table {
 impl Table {
     pub const fn new() -> Self {
         Self {
-            shards: [const { Lock::from_raw(<RawFutex as RawMutex>::INIT, Shard { slots: None, used: 0 }) }; SHARDS],
+            shards: [const { Lock::from_raw(<RawFutex as RawMutex>::INIT, Shard { slots: Slots::NONE, used: 0 }) };
+                SHARDS],
             first: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
         }
@@ -65,8 +96,8 @@ impl Table {
     pub fn note(&self, record: Record, live: &LiveMap) {
         let number = shard_of(record.addr);
         let mut shard = self.shards[number].lock();
-        if shard.slots.is_none() {
-            shard.slots = self.first_slots(number);
+        if shard.slots == Slots::NONE {
+            shard.slots = self.first_slots(number).map_or(Slots::NONE, Slots::new);
         }
         if shard.used * 4 >= shard.slots().len() * 3 && !shard.grow(live) {
             self.dropped.fetch_add(1, Relaxed);
@@ -97,10 +128,9 @@ impl Table {
     /// For the snapshot child: takes no lock, since the thread that held it may not exist there.
     pub fn lookup_unlocked(&self, addr: usize, cell: u32) -> Option<Record> {
         // SAFETY: in the child nobody writes; a shard caught in the middle of growing has its old or its new slots, both
-        // mapped, and a record caught half written differs in address or cell.
-        let shard = unsafe { &*self.shards[shard_of(addr)].data_ptr() };
-        let slots = shard.slots.as_deref()?;
-        let record = slots[find(slots, addr)];
+        // mapped, and a record caught half written is of a block that has no cell yet.
+        let slots = unsafe { (*self.shards[shard_of(addr)].data_ptr()).slots.all() };
+        let record = *slots.get(find(slots, addr))?;
         (record.addr == addr && record.cell == cell).then_some(record)
     }
 
@@ -121,7 +151,7 @@ impl Table {
             // SAFETY: by this function's own contract; slots that were there before stay mapped.
             unsafe {
                 if let Some(slots) = arena::zeroed(FIRST_SLOTS) {
-                    *shard.data_ptr() = Shard { slots: Some(slots), used: 0 };
+                    *shard.data_ptr() = Shard { slots: Slots::new(slots), used: 0 };
                 }
                 shard.force_unlock();
             }
@@ -131,7 +161,8 @@ impl Table {
 
 impl Shard {
     fn slots(&mut self) -> &mut [Record] {
-        self.slots.as_deref_mut().unwrap_or_default()
+        // SAFETY: the slots are this shard's alone, mapped while they are its, and it is borrowed as long as they are.
+        unsafe { core::slice::from_raw_parts_mut(self.slots.start(), self.slots.len()) }
     }
 
     /// Makes room: sweeps dead records, into twice the slots if most are alive.
@@ -145,12 +176,12 @@ impl Shard {
             let at = find(slots, record.addr);
             slots[at] = *record;
         }
-        let old = self.slots.replace(slots).unwrap_or_default();
+        let old = core::mem::replace(&mut self.slots, Slots::new(slots));
         self.used = alive;
         // The first ones lie among those of the other shards.
         if old.len() > FIRST_SLOTS {
-            let start = old.as_ptr() as usize;
-            let end = start + size_of_val::<[Record]>(old).next_multiple_of(4096);
+            let start = old.start() as usize;
+            let end = start + (old.len() * size_of::<Record>()).next_multiple_of(4096);
             // SAFETY: the old slots are this shard's alone, behind its lock, and are not used again.
             unsafe { arena::unmap(crate::AddrRange::new(start, end)) };
         }
@@ -166,11 +197,11 @@ fn shard_of(addr: usize) -> usize {
     (mix(addr) >> 58) as usize
 }
 
-/// The slot of `addr`, or the empty one where it would go. The slots are never full.
+/// The slot of `addr`, or the empty one where it would go. The slots are never full, but there may be none.
 fn find(slots: &[Record], addr: usize) -> usize {
-    let mask = slots.len() - 1;
+    let mask = slots.len().wrapping_sub(1);
     let mut at = (mix(addr) >> 20) as usize & mask;
-    while slots[at].addr != 0 && slots[at].addr != addr {
+    while at < slots.len() && slots[at].addr != 0 && slots[at].addr != addr {
         at = (at + 1) & mask;
     }
     at
