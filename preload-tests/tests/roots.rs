@@ -233,6 +233,24 @@ fn pages_that_a_fork_does_not_copy_beside_other_threads() {
     }
 }
 
+/// Where the kernel was asked past libc the first scan finds out, and says that it read those pages late; the next ones have them.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn pages_that_a_fork_does_not_copy_as_nobody_was_told() {
+    let scans = |options: &str| {
+        let app = program("kept_from_forks.c").arg("untold");
+        app.options(&format!("interval=0:scan_at_exit=0{options}")).run()
+    };
+    let (kept, lost) = (scans(""), scans(":use_mappings=0"));
+    for scan in 1..=3 {
+        let (kept, lost) = (kept.ok().report_of_scan(scan), lost.ok().report_of_scan(scan));
+        assert_eq!(kept.total(), (0, 0), "{kept:?}");
+        let is_late = kept.scans[scan as usize - 1].unseen.iter().any(|unseen| unseen.what == "not-forked");
+        assert_eq!(is_late, scan == 1, "{kept:?}");
+        assert_eq!(lost.total_through("fill"), (64, 64 * 1337), "{lost:?}");
+    }
+}
+
 #[test]
 fn unaligned_word_in_generated_code() {
     kept_by("use_mappings", "code");

@@ -39,6 +39,8 @@ pub struct Ledger {
     pub over: AtomicU32,
     /// A scan was asked for meanwhile: the child asks for it again at its end, since an idle program would not.
     pub pending: AtomicU32,
+    /// The copy lacked memory that the program was not known to keep from its forks.
+    pub keeps_from_forks: AtomicU32,
     /// The child has read what a fork leaves out; the program has gone on.
     pub copied: AtomicU32,
     pub released: AtomicU32,

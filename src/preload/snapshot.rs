@@ -14,7 +14,7 @@ use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, clone_onto, thread_pointer};
 use crate::state::{TRACKER, WANTED};
 use crate::stop::{self, Crew, State};
-use crate::taken_in::TakenIn;
+use crate::taken_in::{self, TakenIn};
 use crate::{child, fast, glance, regions, tls};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
@@ -43,6 +43,8 @@ pub struct Job {
     pub way: Way,
     /// The copy has all of the program's memory, also what the program keeps from its forks.
     pub is_whole: bool,
+    /// Pages that the program had mapped.
+    pub pages: usize,
     taken_in: Option<TakenIn>,
     /// Our frames lie from here up to the caller's stack pointer.
     low: usize,
@@ -152,6 +154,7 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
             stop_us: 0,
             way: Way::Alone,
             is_whole: true,
+            pages: 0,
             taken_in,
             low: 0,
             child: 0,
@@ -205,6 +208,7 @@ fn clone_child(job: &mut Job, flags: usize) {
     let is_copy = flags & CLONE_VM == 0;
     // SAFETY: threads of this process stand still until the clone is made, by whatever way they were stopped.
     let takes_in = is_copy && job.all_stand_still() && job.taken_in.as_mut().is_some_and(|all| unsafe { all.take() });
+    job.pages = if is_copy { taken_in::mapped_pages() } else { 0 };
     job.is_whole = takes_in || !is_copy || !regions::KEPT_FROM_FORKS.load(Relaxed);
     // SAFETY: the child has its stack for itself, and a copy of everything, or this thread stands still until it has ended.
     let clone = |job: &mut Job| unsafe { clone_onto(flags, top, snapshot, &raw mut *job as usize) };
@@ -513,6 +517,9 @@ pub fn ended(status: i32) {
     let ledger = shared.ledger;
     if status == 0 || status == -1 && ledger.step.load(Relaxed) == child::Step::Done as u32 {
         ledger.failed.store(0, Relaxed);
+        if ledger.keeps_from_forks.load(Relaxed) != 0 {
+            regions::KEPT_FROM_FORKS.store(true, Relaxed);
+        }
         if WANTED.add_all(&ledger.wanted) {
             fast::close_malloc();
         }

@@ -126,6 +126,14 @@ pub fn each_mapping(text: &mut [u8], mut each: impl FnMut(&Mapping<'_>, Flags)) 
     }
 }
 
+/// Pages of address space that are mapped; 0 if the kernel does not say.
+pub fn mapped_pages() -> usize {
+    let mut text = [0; 128];
+    let Ok(text) = sys::read_file(c"/proc/self/statm", &mut text) else { return 0 };
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
+}
+
 /// Whether a device has pinned memory of this process, or nobody can tell.
 fn has_pinned_pages(text: &mut [u8]) -> bool {
     let Ok(status) = sys::read_file(c"/proc/self/status", text) else { return true };

@@ -1,17 +1,17 @@
 //! Memory that the copy has not, or not as it was: what the program keeps from its forks, and could not be taken in ([`taken_in`]).
 //! It is read from the program itself, which stands still until that is done, or for a fifth of a second at most.
 //!
-//! Only that there is any is noted: a JavaScript engine marks each page of its heap so. What is missing is what the program's
-//! mappings have and the copy's have not.
+//! Only that there is any is noted: a JavaScript engine marks each page of its heap so; or, where a program has asked the kernel by
+//! itself, found by the copy being smaller. What is missing is what the program's mappings have and the copy's have not.
 #![allow(unsafe_code)] // hands the buffer to the marker
 
 use crate::child::{Step, Stopped};
 use crate::emit::Unseen;
 use crate::ledger::Ledger;
 use crate::modules::MapsText;
-use crate::snapshot::Job;
+use crate::snapshot::{self, Job};
 use crate::taken_in;
-use core::sync::atomic::Ordering::{Acquire, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
 use leakscan_engine::scan::blocks::SizeOf;
@@ -34,14 +34,18 @@ impl Copied {
     /// To be called before anything else is mapped in the copy, whose mappings are compared with the program's.
     pub fn take(job: &Job, ledger: &Ledger) -> Result<Self, Stopped> {
         let mut copied = Self { copies: List::new(), refused: 0, late: false, stuck: job.stuck() };
-        if job.is_whole {
+        // Advice by a system call of the program's own is not known of.
+        let is_short = job.is_whole && !snapshot::is_in_place() && taken_in::mapped_pages() < job.pages;
+        if job.is_whole && !is_short {
             return Ok(copied);
         }
         let missing = missing(job.pid)?;
         for range in missing.iter() {
             copied.copy(job.pid, *range)?;
         }
-        copied.late = ledger.released.load(Acquire) != 0;
+        let is_unwaited = is_short && !missing.is_empty();
+        ledger.keeps_from_forks.fetch_or(is_unwaited.into(), Relaxed);
+        copied.late = is_unwaited || ledger.released.load(Acquire) != 0;
         ledger.copied.store(1, Release);
         Ok(copied)
     }
