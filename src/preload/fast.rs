@@ -10,6 +10,7 @@ use crate::shims::thread_word;
 use crate::state::{self, TRACKER};
 use crate::tls::Thread;
 use crate::{bundled, contexts, operators, real, shims, trigger};
+use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 use leakscan_engine::StackId;
 use leakscan_engine::record::live_map::Family;
@@ -106,6 +107,11 @@ extern "C" fn calloc<const WAY: u8>(count: usize, size: usize, sp: usize, fp: us
     }
 }
 
+unsafe extern "C" {
+    /// C's, which gives `addr`: the last call, with nothing to be kept for afterwards.
+    fn memset(addr: usize, byte: c_int, len: usize) -> usize;
+}
+
 /// A new block of `size` bytes, all zeros if `CLEARED`.
 #[inline(always)]
 fn new<const WAY: u8, const CLEARED: bool>(size: usize, sp: usize, fp: usize, family: u32) -> usize {
@@ -138,7 +144,7 @@ fn new<const WAY: u8, const CLEARED: bool>(size: usize, sp: usize, fp: usize, fa
     }
     let new = New { addr, size, usable, family, stack, chosen: Chosen::No };
     // SAFETY: the ways are opened after tracking has begun, with the map's root; over the bundled allocator spare bytes are ours.
-    let entered = unsafe {
+    let left = unsafe {
         let clear = if CLEARED { Clear { up_to: 0 } } else { state::clear() };
         if WAY & BUNDLED != 0 {
             TRACKER.on_alloc_ready::<true>(new, clear)
@@ -146,13 +152,21 @@ fn new<const WAY: u8, const CLEARED: bool>(size: usize, sp: usize, fp: usize, fa
             TRACKER.on_alloc_ready::<false>(new, clear)
         }
     };
-    if entered { addr } else { enter(addr, size, family, stack) }
+    match left {
+        Some(0) => addr,
+        // SAFETY: bytes of the block, which is the caller's.
+        Some(left) => unsafe { memset(addr, 0, left) },
+        None => enter::<CLEARED>(addr, size, family, stack),
+    }
 }
 
 /// Enters a block that its cell has no room for, or that is the first in its part of the map.
 #[cold]
 #[inline(never)]
-fn enter(addr: usize, size: usize, family: Family, stack: Option<StackId>) -> usize {
+fn enter<const CLEARED: bool>(addr: usize, size: usize, family: Family, stack: Option<StackId>) -> usize {
+    if !CLEARED {
+        interpose::fresh(addr, 0, size);
+    }
     TRACKER.on_alloc(New { addr, size, usable: interpose::usable(addr), family, stack, chosen: Chosen::No });
     addr
 }

@@ -67,7 +67,7 @@ pub fn chunk_size(addr: usize) -> usize {
 
 /// Clears what is new of a block of `size` bytes, as far as that is wanted: from `old` bytes on.
 #[inline(always)]
-fn fresh(addr: usize, old: usize, size: usize) -> usize {
+pub fn fresh(addr: usize, old: usize, size: usize) -> usize {
     if addr == 0 || size <= old {
         return addr;
     }

@@ -83,17 +83,28 @@ impl Clear {
     ///
     /// # Safety
     /// The block at `addr` is new and the caller's, and has `usable` bytes, `size` of them at least.
-    #[inline(always)]
     pub unsafe fn block(self, addr: usize, size: usize, usable: usize, is_recycled: impl FnOnce() -> bool) {
+        // SAFETY: by this function's own contract.
+        unsafe {
+            let left = self.begin(addr, size, usable, is_recycled);
+            (addr as *mut u8).write_bytes(0, left);
+        }
+    }
+
+    /// The same, but gives how many bytes from `addr` on are left to be cleared.
+    ///
+    /// # Safety
+    /// As for [`Self::block`].
+    #[inline(always)]
+    unsafe fn begin(self, addr: usize, size: usize, usable: usize, is_recycled: impl FnOnce() -> bool) -> usize {
         if size > SELDOM_PARTLY_WRITTEN {
-            if is_recycled() && size <= self.up_to {
-                // SAFETY: by this function's own contract.
-                unsafe { (addr as *mut u8).write_bytes(0, usable) };
-            }
-        } else if usable >= 16 {
-            // SAFETY: as above.
+            return if is_recycled() && size <= self.up_to { usable } else { 0 };
+        }
+        if usable >= 16 {
+            // SAFETY: by this function's own contract.
             unsafe { ((addr + usable - 16) as *mut [u64; 2]).write_unaligned([0; 2]) };
         }
+        0
     }
 
     /// What realloc has added to a block that had `old` usable bytes: of larger ones, too, since so many were copied.
@@ -146,29 +157,33 @@ impl Tracker {
     }
 
     /// The same in fewer instructions, for a block that was not chosen, and of which all fits in its cell (or, if `SPARE` says that its
-    /// spare bytes are ours, there). `false` if it does not: then it is not entered. `clear`: which blocks are cleared.
+    /// spare bytes are ours, there). `None` if it does not: then nothing is done. `clear`: which blocks are cleared; gives how many
+    /// bytes of this one still have to be, which is the last thing that its maker does.
     ///
     /// # Safety
     /// As for [`LiveMap::set_ready`]; `SPARE` only where [`Self::spare_is_ours`].
     #[inline(always)]
-    pub unsafe fn on_alloc_ready<const SPARE: bool>(&self, new: New, clear: Clear) -> bool {
+    pub unsafe fn on_alloc_ready<const SPARE: bool>(&self, new: New, clear: Clear) -> Option<usize> {
         // SAFETY: by this function's own contract.
-        let Some(place) = (unsafe { self.live.place_ready(new.addr) }) else { return false };
+        let place = unsafe { self.live.place_ready(new.addr) }?;
         let slack = new.usable.wrapping_sub(new.size);
+        let is_elsewhere = slack >= SLACK_ELSEWHERE as usize;
+        if is_elsewhere && (!SPARE || new.size > u32::MAX as usize) {
+            return None;
+        }
+        let mut left = 0;
         if clear.up_to != 0 {
             // SAFETY: the block is new, and the caller's, with all of its usable bytes.
-            unsafe { clear.block(new.addr, new.size, new.usable, || place.is_recycled(new.size)) };
+            left = unsafe { clear.begin(new.addr, new.size, new.usable, || place.is_recycled(new.size)) };
         }
-        if slack >= SLACK_ELSEWHERE as usize {
-            if !SPARE || new.size > u32::MAX as usize {
-                return false;
-            }
+        if is_elsewhere {
             // SAFETY: the block is new, the caller's, and has so many bytes that nobody has asked for.
             unsafe { trailer(new.addr, new.usable).write_unaligned(new.size as u32) };
+            left = left.saturating_sub(TRAILER);
         }
         let slack = slack.min(SLACK_ELSEWHERE as usize) as u32;
         place.set(Cell::new(new.family, self.epoch.load(Relaxed), slack, new.stack));
-        true
+        Some(left)
     }
 
     /// What has no room in a cell. A block that was chosen has a record, so that those are found again.
@@ -224,7 +239,8 @@ mod tests {
         let (addr, size) = (0x7000_0000_0000, 3000);
         let new = New { addr, size, usable: 3008, family: Family::Malloc, stack: None, chosen: Chosen::No };
         // SAFETY: nothing is written to a block without a place for its cell.
-        assert!(!unsafe { tracker.on_alloc_ready::<false>(new, Clear { up_to: 8192 }) }, "there is a leaf already");
+        let entered = unsafe { tracker.on_alloc_ready::<false>(new, Clear { up_to: 8192 }) };
+        assert_eq!(entered, None, "there is a leaf already");
         tracker.on_alloc(new);
         assert!(tracker.live.take(addr).is_some());
         assert!(tracker.live.is_recycled(addr + 64, 2000));
