@@ -27,7 +27,7 @@ use super::{OwnStack, Start, Unwinder};
 use crate::StackId;
 use crate::arena::Zeroed;
 use crate::record::depot::{MAX_DEPTH, POWERS};
-use check::{Check, Verified, read, sibling, verify};
+use check::{About, Checks, read, sibling, verify};
 use core::sync::atomic::Ordering::Relaxed;
 use record::Recorder;
 
@@ -38,6 +38,8 @@ const SETS: usize = 1024;
 /// Entries of a set: stacks that begin in the same place and differ further out.
 const WAYS: usize = 4;
 const CHECKS: usize = 3 << 13;
+/// With those of the recent stacks, [`MOST`] each, behind the others.
+const ALL_CHECKS: usize = CHECKS + RECENT * MOST;
 /// Stacks that are kept for a while where most of those that have to be put together come again at once.
 const RECENT: usize = 2;
 const PAYS: u8 = if cfg!(test) { 2 } else { 32 };
@@ -94,7 +96,7 @@ impl Entry {
 
     /// The frames that stand if these checks do, and their hash: the state's own, and those behind the return addresses.
     #[inline(always)]
-    fn up_to(&self, checks: &[Check]) -> (usize, u64) {
+    fn up_to(&self, checks: &[About]) -> (usize, u64) {
         checks.last().map_or((1, self.first_hash), |check| (check.frames(), check.hash))
     }
 }
@@ -116,8 +118,7 @@ struct Part {
 #[repr(C)]
 pub struct Memo {
     entries: [[Entry; WAYS]; SETS],
-    /// The last [`RECENT`] times [`MOST`] are those of `recent`.
-    checks: [Check; CHECKS + RECENT * MOST],
+    checks: Checks<ALL_CHECKS>,
     parts: [Part; MAX_DEPTH],
     parted: usize,
     /// Ids of stacks that had to be put together.
@@ -178,8 +179,8 @@ impl Memo {
     /// Writes those frames of the stack that was pieced together last to its trace that were not walked.
     pub fn complete(&self, trace: &mut Trace) {
         for part in &self.parts[..self.parted] {
-            let checks = &self.checks[part.at as usize..part.at as usize + usize::from(part.len)];
-            let behind = checks.iter().filter(|check| !check.is_word()).map(Check::id);
+            let checks = self.checks.of(part.at, part.len).abouts;
+            let behind = checks.iter().filter(|check| !check.is_word()).map(|check| check.id());
             let ids = &mut trace.ids[usize::from(part.before)..];
             ids.iter_mut().zip(core::iter::once(part.first_id).chain(behind)).for_each(|(id, frame)| *id = frame);
         }
@@ -194,11 +195,8 @@ impl Memo {
         if !entry.is_of(start, self.stamp) || entry.id == 0 || !entry.is_stack(depth) {
             return false;
         }
-        // SAFETY: so many checks were written there.
-        let checks =
-            unsafe { self.checks.get_unchecked(entry.at as usize..entry.at as usize + usize::from(entry.len)) };
-        // SAFETY: `start` is the entry's state.
-        matches!(unsafe { verify(checks) }, Verified::All)
+        // SAFETY: so many checks were written there; `start` is the entry's state.
+        unsafe { verify(self.checks.slots_of(entry.at, entry.len)) }.is_none()
     }
 
     const fn keeps_recent(&self) -> bool {
@@ -325,44 +323,43 @@ impl Unwinder {
             };
             cache.fp.store(state.fp, Relaxed);
             let entry = &mut memo.entries[at.0][at.1];
-            // SAFETY: so many checks were written there.
-            let checks =
-                unsafe { memo.checks.get_unchecked(entry.at as usize..entry.at as usize + usize::from(entry.len)) };
+            let checks = memo.checks.of(entry.at, entry.len);
             let before = trace.len;
             let mut part = Part { first_id: entry.first_id, at: entry.at, len: 0, before: before as u8, index: 0 };
             // What is to be added to the hashes of the entry's frames, for those that are others.
             let mut others = 0u64;
             let mut from = 0;
+            // How many of the checks stand, and what leads on from there.
             let (stands, next) = loop {
-                // SAFETY: as above.
-                let until = match unsafe { verify(&checks[from..]) } {
-                    Verified::All if entry.whole || before + usize::from(entry.frames) >= depth => {
-                        break (checks, None);
+                // SAFETY: those before were verified.
+                let Some(until) = (unsafe { verify(&checks.slots[from..]) }) else {
+                    if entry.whole || before + usize::from(entry.frames) >= depth {
+                        break (checks.len(), None);
                     }
-                    Verified::All => match checks.split_last() {
-                        Some((last, stands)) => break (stands, Some((last.value, last))),
+                    match checks.len().checked_sub(1).and_then(|last| Some((last, checks.get(last)?))) {
+                        Some((last, check)) => break (last, Some((check.slot.value, check))),
                         None => break 'pieces None,
-                    },
-                    Verified::Until(until) => from + until,
-                    Verified::Moved => {
-                        entry.was_wrong(WRONG);
-                        break 'pieces None;
                     }
                 };
+                let until = from + until;
+                let Some(check) = checks.get(until).filter(|check| !check.about.is_word()) else {
+                    // A frame pointer: nothing is said of what follows.
+                    entry.was_wrong(WRONG);
+                    break 'pieces None;
+                };
                 straight = false;
-                let (stands, check) = (&checks[..until], &checks[until]);
                 // SAFETY: the slot was read by `verify`.
-                let pc = unsafe { read(check.place) };
-                let (frames, hash) = entry.up_to(stands);
-                let found = sibling(cache, pc, check, checks.get(until + 1)).filter(|_| before + frames < depth);
+                let pc = unsafe { read(check.slot.place) };
+                let (frames, hash) = entry.up_to(&checks.abouts[..until]);
+                let found = sibling(cache, pc, &check, checks.get(until + 1)).filter(|_| before + frames < depth);
                 let Some(other) = found else {
                     entry.was_wrong(WRONG);
-                    break (stands, Some((pc, check)));
+                    break (until, Some((pc, check)));
                 };
                 entry.was_wrong(SIBLING);
                 others = others
                     .wrapping_add(POWERS[frames].wrapping_mul(other.hash()))
-                    .wrapping_sub(check.hash.wrapping_sub(hash));
+                    .wrapping_sub(check.about.hash.wrapping_sub(hash));
                 part.len = (until - from) as u16;
                 memo.parts[memo.parted] = part;
                 memo.parted += 1;
@@ -371,12 +368,13 @@ impl Unwinder {
                 part.at = entry.at + from as u32;
                 (part.before, part.index) = ((before + frames) as u8, frames as u8);
             };
-            let (mut frames, mut hash) = entry.up_to(stands);
+            let stand = &checks.abouts[..stands];
+            let (mut frames, mut hash) = entry.up_to(stand);
             if before + frames > depth {
-                let within = stands.iter().rposition(|check| before + check.frames() <= depth).map_or(0, |at| at + 1);
-                (frames, hash) = entry.up_to(&stands[..within]);
+                let within = stand.iter().rposition(|check| before + check.frames() <= depth).map_or(0, |at| at + 1);
+                (frames, hash) = entry.up_to(&stand[..within]);
             }
-            part.len = (stands.len() - from) as u16;
+            part.len = (stands - from) as u16;
             memo.parts[memo.parted] = part;
             memo.parted += 1;
             trace.hash = trace.hash.wrapping_add(POWERS[before].wrapping_mul(hash.wrapping_add(others)));
@@ -393,7 +391,7 @@ impl Unwinder {
                 // SAFETY: the word lies in a frame that was verified.
                 place => unsafe { read(place) },
             };
-            state = Start { pc, sp: check.place + 8, fp };
+            state = Start { pc, sp: check.slot.place + 8, fp };
         };
         let Some((whole, entry)) = ended else {
             // Unusual: the end of the stack is not where the tables say, or a frame lies elsewhere than before.
@@ -485,7 +483,9 @@ impl Unwinder {
         is_border: impl Fn(&Start) -> bool,
     ) -> (Ended, Option<Entry>) {
         let mut recorder = Recorder {
-            checks: &mut memo.checks[at..at + MOST],
+            checks: &mut memo.checks,
+            at,
+            room: MOST,
             register: (&raw const cache.fp).expose_provenance(),
             used: 0,
             frames: 0,

@@ -1,8 +1,8 @@
 //! How a stack that was put together becomes an entry of its own.
 #![allow(unsafe_code)] // reads the live stack
 
-use super::check::{Check, read};
-use super::{CHECKS, Entry, Memo, Parts, Pieced};
+use super::check::{Check, Checks, read};
+use super::{ALL_CHECKS, CHECKS, Entry, Memo, Parts, Pieced};
 use crate::StackId;
 use crate::record::depot::POWERS;
 use crate::unwind::Unwinder;
@@ -67,7 +67,7 @@ impl Unwinder {
     unsafe fn join(&self, memo: &mut Memo, depth: usize, cache: &NodeCache) -> Option<Entry> {
         let register = (&raw const cache.fp).expose_provenance();
         let first = memo.parts[0];
-        let mut joined = Joined { checks: &mut memo.checks[..CHECKS], from: memo.used, used: memo.used };
+        let mut joined = Joined { checks: &mut memo.checks, from: memo.used, used: memo.used };
         // Of all frames so far; and where the frame pointer was saved before the part's entry.
         let (mut hash, mut fp_from) = (0u64, 0);
         let mut frames = 0;
@@ -78,27 +78,30 @@ impl Unwinder {
             if at > 0 {
                 // What leads to it: the return address that was found in the place of the one before.
                 let before = memo.parts[at - 1];
-                let link = joined.checks[before.at as usize + usize::from(before.len)];
+                let link = joined.checks.get(before.at as usize + usize::from(before.len));
                 // SAFETY: by this function's own contract.
-                let value = unsafe { read(link.place) };
-                let link = Check { value, hash, about: link.about & Check::BELOWS | u64::from(part.first_id), ..link };
-                let link = joined.push(link.counted(frames), fp_from, register)?;
+                let value = unsafe { read(link.slot.place) };
+                let link = link.with_frame(value, part.first_id).counted(frames, hash);
+                let link = joined.push(link, fp_from, register)?;
                 if part.index == 0 {
                     fp_from = link.fp_from();
                 }
             }
             // The entry's first frame has this place in the stack; the hash up to the part's first frame, there and here.
             let base = usize::from(part.before - part.index);
-            let there = if part.index == 0 { node_hash } else { joined.checks[part.at as usize - 1].hash };
+            let there = match part.index {
+                0 => node_hash,
+                _ => joined.checks.get(part.at as usize - 1).about.hash,
+            };
             let here = hash;
             for check in part.at as usize..part.at as usize + usize::from(part.len) {
-                let check = joined.checks[check];
-                if base + check.frames() > depth {
+                let check = joined.checks.get(check);
+                if base + check.about.frames() > depth {
                     break;
                 }
-                frames = base + check.frames();
-                hash = here.wrapping_add(POWERS[base].wrapping_mul(check.hash.wrapping_sub(there)));
-                joined.push(Check { hash, ..check }.counted(frames), fp_from, register)?;
+                frames = base + check.about.frames();
+                hash = here.wrapping_add(POWERS[base].wrapping_mul(check.about.hash.wrapping_sub(there)));
+                joined.push(check.counted(frames, hash), fp_from, register)?;
             }
         }
         let (from, used) = (joined.from, joined.used);
@@ -121,7 +124,7 @@ impl Unwinder {
 
 /// An entry in the making.
 struct Joined<'m> {
-    checks: &'m mut [Check],
+    checks: &'m mut Checks<ALL_CHECKS>,
     from: usize,
     used: usize,
 }
@@ -129,12 +132,15 @@ struct Joined<'m> {
 impl Joined<'_> {
     /// Adds a check of an entry, before whose first frame the frame pointer was saved at `fp_from`, if not 0. `None` without room.
     fn push(&mut self, mut check: Check, fp_from: usize, register: usize) -> Option<Check> {
-        if fp_from != 0 && check.is_word() && check.place == register {
-            check.place = fp_from;
-        } else if fp_from != 0 && !check.is_word() && check.fp_from() == 0 {
+        if fp_from != 0 && check.about.is_word() && check.slot.place == register {
+            check.slot.place = fp_from;
+        } else if fp_from != 0 && !check.about.is_word() && check.fp_from() == 0 {
             check = check.with_fp_from(fp_from)?;
         }
-        *self.checks.get_mut(self.used)? = check;
+        if self.used >= CHECKS {
+            return None;
+        }
+        self.checks.set(self.used, check);
         self.used += 1;
         Some(check)
     }

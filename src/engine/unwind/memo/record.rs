@@ -1,6 +1,6 @@
 //! How a walk is written down, to be an entry.
 
-use super::check::Check;
+use super::check::{Check, Checks};
 use crate::record::frames::Node;
 use crate::unwind::arch::{Registers, Rule};
 
@@ -23,8 +23,11 @@ impl Watch for Nobody {
 }
 
 /// Writes down what to check.
-pub(super) struct Recorder<'m> {
-    pub checks: &'m mut [Check],
+pub(super) struct Recorder<'m, const N: usize> {
+    pub checks: &'m mut Checks<N>,
+    /// Where its checks begin, and how many there is room for.
+    pub at: usize,
+    pub room: usize,
     /// Where [`NodeCache::fp`] lies.
     pub register: usize,
     pub used: usize,
@@ -37,12 +40,12 @@ pub(super) struct Recorder<'m> {
     pub lost: bool,
 }
 
-impl Recorder<'_> {
+impl<const N: usize> Recorder<'_, N> {
     #[inline(always)]
     fn push(&mut self, check: Option<Check>) {
-        match self.checks.get_mut(self.used).zip(check) {
-            Some((place, check)) => {
-                *place = Check { hash: self.hash, ..check }.counted(self.frames);
+        match check.filter(|_| self.used < self.room) {
+            Some(check) => {
+                self.checks.set(self.at + self.used, check.counted(self.frames, self.hash));
                 self.used += 1;
             }
             None => self.lost = true,
@@ -50,7 +53,7 @@ impl Recorder<'_> {
     }
 }
 
-impl Watch for Recorder<'_> {
+impl<const N: usize> Watch for Recorder<'_, N> {
     fn first(&mut self, node: &Node, hash: u64) {
         self.first = (hash, node.id());
         (self.frames, self.hash) = (1, hash);
