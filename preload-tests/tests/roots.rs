@@ -251,6 +251,28 @@ fn pages_that_a_fork_does_not_copy_as_nobody_was_told() {
     }
 }
 
+/// Heaps of glibc's arenas are no roots, and of a size that a tunable sets; what lies between them is.
+#[test]
+fn memory_beside_the_heaps_of_arenas() {
+    for tunables in ["", "glibc.malloc.hugetlb=1", "glibc.malloc.hugetlb=2"] {
+        let app = program("heaps.c").arg("beside").env("GLIBC_TUNABLES", tunables).options("interval=0:scan_at_exit=0");
+        let report = app.run().ok().report();
+        assert_eq!(
+            (report.total(), report.total_through("lost")),
+            ((8, 8 * 97), (8, 8 * 97)),
+            "{tunables}: {report:?}"
+        );
+    }
+}
+
+#[test]
+fn memory_that_begins_like_the_heap_of_an_arena() {
+    let app = program("heaps.c").arg("pool").options("interval=0:scan_at_exit=0");
+    let (kept, lost) = (app.run(), app.arg("given up").run());
+    assert_eq!(kept.ok().report().total(), (0, 0), "{kept:?}");
+    assert_eq!(lost.ok().report().total_through("held"), (100, 100 * 1337), "{lost:?}");
+}
+
 #[test]
 fn unaligned_word_in_generated_code() {
     kept_by("use_mappings", "code");

@@ -21,7 +21,7 @@ use leakscan_engine::scan::blocks::SizeOf;
 use leakscan_engine::scan::maps::{self, Mapping};
 use leakscan_engine::scan::mark::{How, Marker};
 use leakscan_engine::scan::resident::Pages;
-use leakscan_engine::scan::roots::{self, ARENA, Class, Facts, Resident, normalize};
+use leakscan_engine::scan::roots::{self, ARENA_WORDS, Class, Facts, Resident, normalize};
 use leakscan_engine::sys::{self, Errno, nr};
 use leakscan_options::Options;
 
@@ -409,6 +409,40 @@ fn registers<S: SizeOf>(job: &Job, marker: &mut Marker<'_, '_, S>) {
     }
 }
 
+/// How large the heaps of glibc's arenas may be, each of which begins at a multiple of that: by the first block of one.
+fn size_of_heaps<S: SizeOf>(marker: &Marker<'_, '_, S>, pages: &mut Pages, mappings: &[Mapping<'_>]) -> usize {
+    let main =
+        mappings.iter().find(|mapping| mapping.path == b"[heap]").map_or(AddrRange::default(), |heap| heap.range);
+    let others = marker.blocks.iter().filter(|block| !main.contains(*block) && !bundled::heap().contains(*block));
+    // SAFETY: a block of glibc's has its chunk header before it. Flag 2: mapped by itself; 4: of another arena than the first.
+    let of_arenas = others.filter(|block| unsafe { *((block - 8) as *const usize) } & 6 == 4);
+    let mut of_block = |block: usize| {
+        let sizes = (18..=32).map(|shift| 1 << shift);
+        sizes
+            .into_iter()
+            .find(|most| heap_at(block & !(most - 1), *most, pages).is_some_and(|heap| heap.contains(block)))
+    };
+    of_arenas.take(64).find_map(&mut of_block).unwrap_or(roots::HEAP)
+}
+
+/// The heap that begins at this multiple of `most`, as far as it was ever in use, if there is one.
+fn heap_at(at: usize, most: usize, pages: &mut Pages) -> Option<AddrRange> {
+    // A reservation of terabytes would get a page at each of these places by our looking at it.
+    if !pages.exists(at) {
+        return None;
+    }
+    // SAFETY: there is a page of private memory. (Where it cannot be read, an empty one takes its place.)
+    let words = unsafe { *(at as *const [usize; 4]) };
+    let arena = words[0];
+    let last = arena.wrapping_add(ARENA_WORDS * 8 - 1);
+    if !roots::looks_like_heap(at, words, most) || !pages.exists(arena) || !pages.exists(last) {
+        return None;
+    }
+    // SAFETY: as above.
+    let state = unsafe { core::slice::from_raw_parts(arena as *const usize, ARENA_WORDS) };
+    roots::is_arena(arena, state).then(|| AddrRange::new(at, at + words[3]))
+}
+
 /// glibc's memory outside `[heap]`: the heaps of its other arenas, and large blocks that are mapped by themselves.
 fn allocator_memory<S: SizeOf>(
     marker: &Marker<'_, '_, S>,
@@ -416,20 +450,16 @@ fn allocator_memory<S: SizeOf>(
     mappings: &[Mapping<'_>],
     mut each: impl FnMut(AddrRange) -> Result<(), Stopped>,
 ) -> Result<(), Stopped> {
+    let most = size_of_heaps(marker, pages, mappings);
     for mapping in
         mappings.iter().filter(|mapping| mapping.is_anonymous() && mapping.read && mapping.write && !mapping.shared)
     {
-        let mut at = mapping.range.start.next_multiple_of(ARENA);
+        let mut at = mapping.range.start.next_multiple_of(most);
         while at + 32 <= mapping.range.end {
-            // A reservation of terabytes would get a page at each of these places by our looking at it.
-            if pages.exists(at) {
-                // SAFETY: the mapping is readable as the maps say.
-                let words = unsafe { *(at as *const [usize; 4]) };
-                if roots::looks_like_arena(at, words) {
-                    each(AddrRange::new(at, at + ARENA))?;
-                }
+            if let Some(heap) = heap_at(at, most, pages) {
+                each(heap)?;
             }
-            at += ARENA;
+            at += most;
         }
     }
     // A mapped chunk begins a page; its block comes 16 bytes later, or at an alignment that was asked for.

@@ -211,17 +211,26 @@ pub fn normalize(ranges: &mut [AddrRange]) -> usize {
     used
 }
 
-/// Alignment and size of a glibc arena's heap.
-pub const ARENA: usize = 64 << 20;
+/// Alignment and most size of the heaps of glibc's arenas, unless glibc.malloc.hugetlb says otherwise.
+pub const HEAP: usize = 64 << 20;
+/// Words of an arena's state, the lists of its free chunks among them.
+pub const ARENA_WORDS: usize = 272;
 
-/// Whether these four words, found at a 64 MiB boundary `at`, are the `heap_info` that begins a glibc arena's heap: its arena,
-/// the heap before it, its size, the size that was ever writable.
-pub fn looks_like_arena(at: usize, words: [usize; 4]) -> bool {
+/// Whether these four words, found at a multiple `at` of `most`, may be the `heap_info` that begins a heap of `most` bytes: its arena, the
+/// heap before it, its size, the size that was ever writable.
+pub fn looks_like_heap(at: usize, words: [usize; 4], most: usize) -> bool {
     let [arena, previous, size, writable] = words;
-    let sizes = (4096..=ARENA).contains(&size) && size.is_multiple_of(4096) && (size..=ARENA).contains(&writable);
+    let sizes = (4096..=most).contains(&size) && size.is_multiple_of(4096) && (size..=most).contains(&writable);
     let own = (at..at + 256).contains(&arena);
-    let linked = previous != 0 && previous.is_multiple_of(ARENA) && arena % ARENA < 256;
+    let linked = previous != 0 && previous.is_multiple_of(most) && arena % most < 256;
     sizes && arena.is_multiple_of(8) && (own || linked)
+}
+
+/// Whether these words, found at `at`, are an arena's: most of its many lists are empty, and an empty one's two links lead to where its
+/// chunk would begin, 16 bytes before them.
+pub fn is_arena(at: usize, words: &[usize]) -> bool {
+    let is_empty_list = |(index, links): (usize, &[usize])| links.iter().all(|link| *link == at + index * 8 - 16);
+    words.windows(2).enumerate().skip(2).filter(|list| is_empty_list(*list)).count() >= 32
 }
 
 #[cfg(test)]
@@ -345,10 +354,25 @@ mod tests {
     #[test]
     fn arenas_are_recognised_by_their_first_words() {
         let at = 0x7f00_0000_0000;
-        assert!(looks_like_arena(at, [at + 0x30, 0, 0x21000, 0x21000]));
-        assert!(looks_like_arena(at, [at - 5 * ARENA + 0x30, at - ARENA, 0x21000, 0x42000]));
-        assert!(!looks_like_arena(at, [0, 0, 0, 0]));
-        assert!(!looks_like_arena(at, [at + 0x30, 0, 0x21001, 0x21000]));
-        assert!(!looks_like_arena(at, [at + 0x30, 0, 0x21000, 0x20000]));
+        assert!(looks_like_heap(at, [at + 0x30, 0, 0x21000, 0x21000], HEAP));
+        assert!(looks_like_heap(at, [at - 5 * HEAP + 0x30, at - HEAP, 0x21000, 0x42000], HEAP));
+        assert!(!looks_like_heap(at, [0, 0, 0, 0], HEAP));
+        assert!(!looks_like_heap(at, [at + 0x30, 0, 0x21001, 0x21000], HEAP));
+        assert!(!looks_like_heap(at, [at + 0x30, 0, 0x21000, 0x20000], HEAP));
+    }
+
+    #[test]
+    fn an_arena_is_known_by_its_empty_lists() {
+        let at = 0x7f00_0000_0030;
+        // A lock, lists of small chunks, two chunks; then 127 lists of two links each.
+        let mut words = [0usize; ARENA_WORDS];
+        for list in 0..127 {
+            let index = 14 + 2 * list;
+            (words[index], words[index + 1]) = (at + index * 8 - 16, at + index * 8 - 16);
+        }
+        assert!(is_arena(at, &words));
+        assert!(!is_arena(at + 16, &words), "it is elsewhere");
+        words[14 + 2 * 31..].fill(0x7f00_0001_0000);
+        assert!(!is_arena(at, &words), "31 of them are empty");
     }
 }
