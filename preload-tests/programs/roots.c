@@ -361,6 +361,11 @@ static Slot *of_file(int file, int flags) {
 static int new_file(void) { return open("mapped", O_RDWR | O_CREAT | O_TRUNC, 0600); }
 static void in_private_file(void) { keep_at(of_file(new_file(), MAP_PRIVATE)); }
 static void in_shared_file(void) { keep_at(of_file(new_file(), MAP_SHARED)); }
+static void in_private_file_made_read_only(void) {
+    Slot *at = of_file(new_file(), MAP_PRIVATE);
+    keep_at(at);
+    check(mprotect((void *)((uintptr_t)at & ~(uintptr_t)4095), 4096, PROT_READ) == 0);
+}
 static void in_memfd(void) { keep_at(of_file(memfd_create("m", 0), MAP_SHARED)); }
 static void in_shared_anonymous(void) {
     keep_at((Slot *)mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) + 700);
@@ -620,6 +625,7 @@ static const struct {
     {"page_not_forked", in_page_not_forked},
     {"page_wiped_on_fork", in_page_wiped_on_fork},
     {"private_file", in_private_file},
+    {"private_file_made_read_only", in_private_file_made_read_only},
     {"shared_file", in_shared_file},
     {"memfd", in_memfd},
     {"shared_anonymous", in_shared_anonymous},

@@ -164,7 +164,7 @@ fn ended_threads_keep_nothing() {
 
 #[test]
 fn private_mappings() {
-    for place in ["anonymous", "read_only", "closed_page", "private_file"] {
+    for place in ["anonymous", "read_only", "closed_page", "private_file", "private_file_made_read_only"] {
         kept_by("use_mappings", place);
     }
 }
@@ -228,6 +228,24 @@ fn pages_that_a_fork_does_not_copy_beside_other_threads() {
                     (mode == "vfork", false),
                     "{stop}: {kept:?}"
                 );
+            }
+        }
+    }
+}
+
+/// Whatever memory it is; also where a thread in vfork, or a filter that would end who asks for it, keeps it out of the copy.
+#[test]
+fn all_kinds_of_pages_that_a_fork_does_not_copy() {
+    for kind in ["file", "shared", "private"] {
+        for mode in ["threads", "vfork", "kills", "kept"] {
+            for stop in ["ptrace", "signal"] {
+                let options = format!("interval=0:scan_at_exit=0:stop={stop}");
+                let outcome = program("kept_from_forks.c").arg(mode).arg(kind).options(&options).run();
+                for scan in 1..=3 {
+                    let report = outcome.ok().report_of_scan(scan);
+                    assert_eq!(report.total(), (0, 0), "{kind} {mode} {stop}: {report:?}");
+                }
+                outcome.expect_none_freed();
             }
         }
     }

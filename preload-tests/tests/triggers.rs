@@ -154,6 +154,14 @@ fn the_programs_own_call() {
     }
 }
 
+/// One that comes to no report was not made.
+#[test]
+fn a_program_is_told_that_its_scan_failed() {
+    let app = program("api.c").options("scan_at_exit=0:quiet=1:log_path=/nowhere/at/all");
+    let outcome = app.run();
+    assert_eq!(outcome.ok().stdout, "loaded 1, scanned 0, scanned 0\n", "{outcome:?}");
+}
+
 #[test]
 fn a_scan_that_is_asked_for_while_another_one_ends_is_made() {
     // A copy of so much memory takes its time to go when its scan is done, and the program does nothing that would remind it.

@@ -30,7 +30,9 @@ impl Errno {
     pub const ENOTDIR: Self = Self(20);
     pub const EMFILE: Self = Self(24);
     pub const ENOSPC: Self = Self(28);
+    pub const EDEADLK: Self = Self(35);
     pub const ELOOP: Self = Self(40);
+    pub const ETIMEDOUT: Self = Self(110);
 }
 
 /// Turns the kernel's result into a `Result`.
@@ -191,27 +193,66 @@ impl Pipe {
     }
 }
 
+impl Pipe {
+    /// Whether a descriptor is one of its ends.
+    pub fn is_end(&self, descriptor: usize) -> bool {
+        [self.out.0, self.into.0].contains(&descriptor)
+    }
+}
+
+/// Closes a descriptor that is no [`Fd`].
+///
+/// # Safety
+/// It is the caller's, and nobody uses it any more.
+pub unsafe fn close(descriptor: usize) {
+    // SAFETY: by this function's own contract.
+    let _ = unsafe { call(nr::CLOSE, [descriptor, 0, 0, 0, 0, 0]) };
+}
+
+/// Whether a descriptor is a plain file or a device, or a socket whose peer may be on another machine: others notice while it is open,
+/// and nothing that is on its way through it is looked at.
+pub fn holds_nothing(descriptor: usize) -> bool {
+    const S_IFMT: u32 = 0o170_000;
+    const S_IFREG: u32 = 0o100_000;
+    const S_IFCHR: u32 = 0o020_000;
+    const S_IFBLK: u32 = 0o060_000;
+    const S_IFSOCK: u32 = 0o140_000;
+    let mut words = [0u64; 18];
+    // SAFETY: the kernel writes a `struct stat` of 144 bytes at most.
+    if unsafe { call(nr::FSTAT, [descriptor, words.as_mut_ptr() as usize, 0, 0, 0, 0]) }.is_err() {
+        return false;
+    }
+    match Stat::new(&words).mode & S_IFMT {
+        S_IFREG | S_IFCHR | S_IFBLK => true,
+        S_IFSOCK => socket_option(descriptor, SO_DOMAIN).is_some_and(|domain| domain != AF_UNIX),
+        _ => false,
+    }
+}
+
+const SO_DOMAIN: usize = 39;
+const AF_UNIX: i32 = 1;
+
+fn socket_option(socket: usize, which: usize) -> Option<i32> {
+    const SOL_SOCKET: usize = 1;
+    let (mut value, mut len) = (0i32, 4u32);
+    let args = [socket, SOL_SOCKET, which, &raw mut value as usize, &raw mut len as usize, 0];
+    // SAFETY: the kernel writes four bytes to each.
+    unsafe { call(nr::GETSOCKOPT, args) }.ok().map(|_| value)
+}
+
 /// What the next reader of a socket between processes of this machine would get, without taking it out: of datagrams and packets the
 /// first. Nothing of a socket that looking at would change: one with a mark of how far it was peeked at, and one without bytes or with an
 /// error, which the program is to get.
 pub fn peek_at_socket(socket: usize, buffer: &mut [u8]) -> &[u8] {
     const MSG_PEEK_DONTWAIT: usize = 0x42;
-    const SOL_SOCKET: usize = 1;
     const SO_TYPE: usize = 3;
-    const SO_DOMAIN: usize = 39;
     const SO_PEEK_OFF: usize = 42;
     const SOCK_STREAM: i32 = 1;
     const SOCK_DGRAM: i32 = 2;
     const SOCK_SEQPACKET: i32 = 5;
-    const AF_UNIX: i32 = 1;
     const POLLERR: u64 = 8;
     const FIONREAD: usize = 0x541b;
-    let option = |which| {
-        let (mut value, mut len) = (0i32, 4u32);
-        let args = [socket, SOL_SOCKET, which, &raw mut value as usize, &raw mut len as usize, 0];
-        // SAFETY: the kernel writes four bytes to each.
-        unsafe { call(nr::GETSOCKOPT, args) }.ok().map(|_| value)
-    };
+    let option = |which| socket_option(socket, which);
     let mut waiting = 0i32;
     let readable = option(SO_DOMAIN) == Some(AF_UNIX)
         && option(SO_TYPE).is_some_and(|kind| [SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET].contains(&kind))

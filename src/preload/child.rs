@@ -6,9 +6,10 @@
 
 use crate::emit::{self, Findings};
 use crate::forget::Audit;
+use crate::helper::spare_descriptors;
 use crate::keys::Keys;
 use crate::shims::{open_protection_keys, pointer_guard, unmangled};
-use crate::snapshot::{self, Job, spare_descriptors};
+use crate::snapshot::{self, Job};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop::{self, State};
 use crate::symbols::Search;
@@ -74,6 +75,8 @@ pub fn run(job: &mut Job) -> ! {
                     step as u32
                 }
             };
+            // (Whoever still waits for what it was to copy waits in vain.)
+            shared.ledger.copied.store(1, Relaxed);
             // In this order here, and the other one where a scan is asked for: one of the two sees the other.
             shared.ledger.over.store(1, SeqCst);
             if shared.ledger.pending.load(SeqCst) != 0 {

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)] // exported functions; reads what the kernel hands to a handler, sends the signal again
 
 use crate::stop::signal::{Action, SA_ONSTACK, SA_SIGINFO, install};
-use crate::{real, trigger};
+use crate::{helper, real, trigger};
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use leakscan_engine::sys::{self, nr};
@@ -183,13 +183,14 @@ pub extern "C" fn raise(signal: c_int) -> c_int {
     real::raise(signal)
 }
 
-/// A system call that ends the program, or makes it another one, is about to be made by libc's `syscall`; or any, before the real one
-/// is known.
+/// A system call that ends the program, makes it another one, or lets it serve its own page faults, is about to be made by libc's `syscall`;
+/// or any, before the real one is known.
 pub extern "C" fn before_call(number: c_long) {
     real::ready();
     match number as usize {
         nr::EXIT_GROUP => trigger::last(),
         nr::EXECVE | nr::EXECVEAT => trigger::before_exec(),
+        nr::USERFAULTFD => helper::SERVES_FAULTS.store(true, Relaxed),
         _ => {}
     }
 }

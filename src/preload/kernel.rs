@@ -1,6 +1,7 @@
 //! Pointers that the kernel keeps for the program: the data of epoll, the values of timers, what is on its way through pipes and
 //! sockets (copied and peeked at: nothing is taken out).
 
+use crate::snapshot;
 use leakscan_engine::arena::{self, List};
 use leakscan_engine::sys;
 
@@ -21,26 +22,64 @@ pub fn pointers(parent: u32) -> List<usize> {
     words
 }
 
-/// What descriptors hold: the data of epoll, bytes in pipes and in sockets of this machine's.
+/// Whether a userfaultfd of this process is told of each fork, which waits until somebody has taken note.
+pub fn reports_forks() -> bool {
+    const EVENT_FORK: usize = 2;
+    let (mut listing, mut text, mut reports) = ([0u8; 8192], [0u8; 512], false);
+    let _ = sys::numbers_in(c"/proc/self/fd", &mut listing, |descriptor| {
+        let (mut path, mut link, mut digits) = ([0u8; 48], [0u8; 64], [0; 20]);
+        let number = sys::decimal(u64::from(descriptor), &mut digits);
+        let target = crate::report_file::read_link(named(&mut path, b"/proc/self/fd/", number), &mut link);
+        if target == b"anon_inode:[userfaultfd]"
+            && let Ok(info) = sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), &mut text)
+        {
+            // `API:	aa:2:1ffff`: the version, the features in use, those that there are.
+            let in_use = info.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"API:"));
+            let in_use = in_use.and_then(|words| hex(words.split(|&byte| byte == b':').nth(1)?));
+            reports |= in_use.is_none_or(|features| features & EVENT_FORK != 0);
+        }
+    });
+    reports
+}
+
+/// What descriptors hold: the data of epoll, bytes in pipes and in sockets of this machine's. Each is let go as soon as it was looked
+/// at, those that hold nothing before all others: what the program closes meanwhile is not closed while we have it.
 fn descriptors(buffer: &mut [u8], words: &mut List<usize>) {
     let (listing, buffer) = buffer.split_at_mut(32 << 10);
-    let mut copy = None;
+    let close = |descriptor: usize| {
+        // (Where the copy shares the program's memory, the program waits for it.)
+        if !snapshot::is_in_place() {
+            // SAFETY: this process's descriptors are copies that nobody uses.
+            unsafe { sys::close(descriptor) };
+        }
+    };
+    let _ = sys::numbers_in(c"/proc/self/fd", listing, |descriptor| {
+        if sys::holds_nothing(descriptor as usize) {
+            close(descriptor as usize);
+        }
+    });
+    let Some(copy) = sys::pipe() else { return };
     let _ = sys::numbers_in(c"/proc/self/fd", listing, |descriptor| {
         let (mut path, mut link, mut digits) = ([0u8; 48], [0u8; 64], [0; 20]);
         let number = sys::decimal(u64::from(descriptor), &mut digits);
         let target = crate::report_file::read_link(named(&mut path, b"/proc/self/fd/", number), &mut link);
         let descriptor = descriptor as usize;
+        if copy.is_end(descriptor) {
+            return;
+        }
         if target == b"anon_inode:[eventpoll]" {
             if let Ok(text) = sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), buffer) {
                 epoll(text, words);
             }
         } else if target.starts_with(b"pipe:[") || target.starts_with(b"/") {
             // One with a path may be a pipe with a name; of another file nothing comes.
-            if let Some(copy) = copy.get_or_insert_with(sys::pipe) {
-                each_word(copy.fill_from(descriptor, buffer), words);
-            }
+            each_word(copy.fill_from(descriptor, buffer), words);
         } else if target.starts_with(b"socket:[") {
             each_word(sys::peek_at_socket(descriptor, buffer), words);
+        }
+        // (The listing itself is a directory.)
+        if !target.starts_with(b"/proc/") {
+            close(descriptor);
         }
     });
 }

@@ -4,7 +4,8 @@
 //! that as if nothing had been.
 
 use crate::emit::Unseen;
-use crate::snapshot::{self, Job};
+use crate::helper;
+use crate::snapshot::Job;
 use crate::stop::{self, ptrace::waiting_signals};
 use leakscan_engine::arena::List;
 use leakscan_engine::sys;
@@ -44,7 +45,8 @@ pub fn values(job: &Job, by_ptrace: bool, words: &mut List<usize>, unseen: &mut 
     }
     let count = task.threads.len();
     if count != 0 && by_ptrace {
-        snapshot::with_helper(look, &raw mut task as usize, until);
+        // SAFETY: `look` makes system calls only, and ends itself; the task is here until then.
+        unsafe { helper::with_deadline(look, &raw mut task as usize, until) };
     }
     let missed = count - task.done.min(count) + asleep;
     unseen.add_count(
@@ -69,7 +71,7 @@ extern "C" fn look(task: usize) -> ! {
         });
         task.done += usize::from(looked.is_ok());
     }
-    snapshot::end_helper()
+    helper::exit()
 }
 
 /// Whether a line of /proc/PID/status tells of a signal from 32 on: of sixteen digits the first eight.

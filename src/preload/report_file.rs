@@ -192,6 +192,7 @@ pub fn tell(settings: &Settings, step: u32, error: u32) {
         27 => b"the file would be too large",
         28 => b"no space left on the device",
         30 => b"the file system is read-only",
+        35 => b"a thread of its own is to take note of each copy, by userfaultfd",
         36 => b"the path is too long",
         40 => b"a symbolic link is in the way",
         122 => b"the disk quota is used up",

@@ -9,14 +9,15 @@
 
 use crate::child::Stopped;
 use crate::emit::{self, Findings};
+use crate::helper::{self, CLONE_VM, STACK, WCLONE};
 use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, clone_onto, thread_pointer};
 use crate::state::{TRACKER, WANTED};
 use crate::stop::{self, Crew, State};
 use crate::taken_in::{self, TakenIn};
-use crate::{child, fast, glance, regions, tls};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::{child, fast, glance, kernel, regions, tls};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena;
 use leakscan_engine::scan::fold::Folds;
@@ -46,6 +47,7 @@ pub struct Job {
     /// Pages that the program had mapped.
     pub pages: usize,
     taken_in: Option<TakenIn>,
+    took_in: bool,
     /// Our frames lie from here up to the caller's stack pointer.
     low: usize,
     /// The helper's findings.
@@ -83,12 +85,14 @@ struct Place(core::cell::UnsafeCell<Option<Job>>);
 // SAFETY: only the thread that holds the trigger's BUSY flag uses it.
 unsafe impl Sync for Place {}
 static JOB: Place = Place(core::cell::UnsafeCell::new(None));
-/// Lowest address of the child's stack, which the helper's follows; 0: not mapped yet.
-static STACKS: AtomicUsize = AtomicUsize::new(0);
 static REFUSED: AtomicU32 = AtomicU32::new(0);
 
 /// Takes a snapshot and gives its pid; the threads run again. `None` if none could be taken: the ledger says why.
 pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32> {
+    if helper::HANGS.load(Relaxed) {
+        fail(Errno::EDEADLK);
+        return None;
+    }
     let threads = stop::count();
     let Some(job) = job_for(threads, trigger, registers) else {
         no_memory();
@@ -100,13 +104,9 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     if in_place && glance(job) {
         return None;
     }
-    if STACKS.load(Relaxed) == 0
-        && let Some(stacks) = arena::map(2 * STACK)
-    {
-        STACKS.store(stacks.start, Relaxed);
-    }
+    let has_stacks = helper::map_stacks();
     // SAFETY: the caller holds BUSY, and no child is at work.
-    let Some(shared) = unsafe { ledger::share() }.filter(|_| STACKS.load(Relaxed) != 0) else {
+    let Some(shared) = unsafe { ledger::share() }.filter(|_| has_stacks) else {
         no_memory();
         return None;
     };
@@ -124,7 +124,7 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
             job.pause_ended();
         }
     } else if way == "signal" || !by_ptrace(job) {
-        if way == "ptrace" {
+        if way == "ptrace" || helper::HANGS.load(Relaxed) {
             fail(Errno(job.refused));
             return None;
         }
@@ -156,6 +156,7 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
             is_whole: true,
             pages: 0,
             taken_in,
+            took_in: false,
             low: 0,
             child: 0,
             refused: 0,
@@ -201,20 +202,19 @@ impl Job {
 
 /// The clone itself. The child begins on a stack of ours: the caller's may be a coroutine's, small, and full of roots.
 fn clone_child(job: &mut Job, flags: usize) {
-    let top = STACKS.load(Relaxed) + STACK;
+    let top = helper::top_of_childs_stack();
     if job.way != Way::Ptrace {
         job.low = &raw const top as usize;
     }
     let is_copy = flags & CLONE_VM == 0;
-    // SAFETY: threads of this process stand still until the clone is made, by whatever way they were stopped.
-    let takes_in = is_copy && job.all_stand_still() && job.taken_in.as_mut().is_some_and(|all| unsafe { all.take() });
+    let takes_in = is_copy && take_in(job);
     job.pages = if is_copy { taken_in::mapped_pages() } else { 0 };
     job.is_whole = takes_in || !is_copy || !regions::KEPT_FROM_FORKS.load(Relaxed);
     // SAFETY: the child has its stack for itself, and a copy of everything, or this thread stands still until it has ended.
     let clone = |job: &mut Job| unsafe { clone_onto(flags, top, snapshot, &raw mut *job as usize) };
     job.child = clone(job);
-    if let Some(all) = &mut job.taken_in {
-        all.undo();
+    if is_copy {
+        leave_out(job);
     }
     if job.child < 0 && takes_in {
         // For so much there may be no room.
@@ -228,6 +228,61 @@ fn clone_child(job: &mut Job, flags: usize) {
     TRACKER.epoch.fetch_add(1, Relaxed);
 }
 
+/// Lets the clone have what the program keeps from its forks. Gives whether it will. By a helper, which a filter may end for it.
+fn take_in(job: &mut Job) -> bool {
+    job.took_in = false;
+    if !job.all_stand_still() || job.taken_in.is_none() {
+        return false;
+    }
+    if job.way == Way::Ptrace {
+        take_in_now(job);
+    } else {
+        by_helper(take_in_task, job);
+        if job.taken_in.as_mut().is_some_and(TakenIn::was_broken_off) {
+            job.took_in = false;
+            leave_out(job);
+        }
+    }
+    job.took_in
+}
+
+fn take_in_now(job: &mut Job) {
+    // SAFETY: threads of this process stand still until the clone is made, and this is a helper.
+    job.took_in = job.taken_in.as_mut().is_some_and(|all| unsafe { all.take() });
+}
+
+/// Keeps it from the program's forks again. By a helper, too.
+fn leave_out(job: &mut Job) {
+    if let Some(all) = job.taken_in.as_mut().filter(|all| all.is_taken()) {
+        if job.way == Way::Ptrace && sys::getpid() != job.pid {
+            return all.undo();
+        }
+        by_helper(leave_out_task, job);
+    }
+    if let Some(all) = job.taken_in.as_mut().filter(|all| all.is_taken()) {
+        all.give_up();
+    }
+}
+
+fn by_helper(task: extern "C" fn(usize) -> !, job: &mut Job) {
+    // SAFETY: the tasks use no thread-local state and end themselves.
+    if let Ok(helper) = unsafe { helper::start(task, &raw mut *job as usize, false) } {
+        helper::wait(helper);
+    }
+}
+
+extern "C" fn take_in_task(job: usize) -> ! {
+    // SAFETY: `by_helper` passes the address of its job, and waits for this process to end.
+    take_in_now(unsafe { &mut *(job as *mut Job) });
+    helper::ends()
+}
+
+extern "C" fn leave_out_task(job: usize) -> ! {
+    // SAFETY: as above.
+    unsafe { (*(job as *mut Job)).taken_in.as_mut() }.into_iter().for_each(TakenIn::undo);
+    helper::ends()
+}
+
 /// The child changes nothing of the program's: see [`copy_is_needed`] for what would have to be.
 static IN_PLACE: AtomicBool = AtomicBool::new(false);
 static NEEDS_COPY: AtomicBool = AtomicBool::new(false);
@@ -238,7 +293,7 @@ fn can_read_in_place(job: &Job) -> bool {
         let stack = thread.stack.get();
         (stack.low..stack.high).contains(&job.caller.sp)
     });
-    on_own_stack && tls::moving().next().is_none()
+    on_own_stack && tls::moving().next().is_none() && !helper::SERVES_FAULTS.load(Relaxed)
 }
 
 /// Whether a glance shows that the last scan would find nothing. Then the report is written, if there is to be one.
@@ -334,15 +389,8 @@ fn wait_for_copies() {
     shared.ledger.released.store(1, Release);
 }
 
-const CLONE_VM: usize = 0x100;
-const CLONE_FS: usize = 0x200;
-const CLONE_FILES: usize = 0x400;
 const CLONE_VFORK: usize = 0x4000;
 const CLONE_PARENT: usize = 0x8000;
-const CLONE_UNTRACED: usize = 0x80_0000;
-const PR_SET_PTRACER: usize = 0x5961_6d61;
-const WCLONE: usize = 0x8000_0000;
-const STACK: usize = 256 << 10;
 
 /// Lets a helper stop the threads and clone. `false` if ptrace is refused.
 fn by_ptrace(job: &mut Job) -> bool {
@@ -350,27 +398,33 @@ fn by_ptrace(job: &mut Job) -> bool {
     if REFUSED.load(Relaxed) > 3 {
         return false;
     }
-    let top = STACKS.load(Relaxed) + 2 * STACK;
     job.way = Way::Ptrace;
-    job.low = &raw const top as usize;
-    GO.store(0, Relaxed);
-    // SAFETY: the stack is ours and used by one helper at a time; `helper` uses no thread-local state and ends itself.
-    let helper =
-        unsafe { clone_onto(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED, top, helper, &raw mut *job as usize) };
-    if helper < 0 {
-        job.refused = -helper as i32;
-        return false;
-    }
-    let named = name_tracer(helper as usize);
-    GO.store(1, Relaxed);
-    sys::futex_wake(&GO, 1);
-    let mut status = 0i32;
-    // SAFETY: the kernel writes one word to `status`.
-    while unsafe { sys::call(nr::WAIT4, [helper as usize, &raw mut status as usize, WCLONE, 0, 0, 0]) }
-        == Err(Errno::EINTR)
-    {}
+    let frame = 0u8;
+    job.low = &raw const frame as usize;
+    // SAFETY: `stop_and_clone` uses no thread-local state and ends itself.
+    let helper = match unsafe { helper::start(stop_and_clone, &raw mut *job as usize, true) } {
+        Ok(helper) => helper,
+        Err(error) => {
+            job.refused = error.0;
+            return false;
+        }
+    };
+    let named = name_tracer(helper);
+    helper::let_go_on();
+    let is_in_time = helper::wait(helper);
     if named {
         name_tracer(0);
+    }
+    if job.taken_in.as_mut().is_some_and(|all| all.was_broken_off() || all.is_taken()) {
+        leave_out(job);
+        if job.child == 0 && is_in_time {
+            // Without it.
+            job.crew.clear();
+            return by_ptrace(job);
+        }
+    }
+    if !is_in_time {
+        job.refused = if helper::HANGS.load(Relaxed) { Errno::EDEADLK.0 } else { Errno::ETIMEDOUT.0 };
     }
     // A filter may kill whoever calls ptrace: then the helper has said nothing, and has not cloned.
     if job.refused == 0 && job.child == 0 {
@@ -391,22 +445,25 @@ static NAMED: AtomicBool = AtomicBool::new(false);
 
 /// Where Yama restricts ptrace to descendants, we name the one that may, and its helpers.
 fn name_tracer(process: usize) -> bool {
+    const PR_SET_PTRACER: usize = 0x5961_6d61;
     // SAFETY: sets a permission of this process; takes no pointer.
     unsafe { sys::call(nr::PRCTL, [PR_SET_PTRACER, process, 0, 0, 0, 0]) }.is_ok()
 }
 
-static GO: AtomicU32 = AtomicU32::new(0);
+/// This thread makes the clone itself, so that nobody could end it.
+extern "C" fn look_for_watchers(_: usize) -> ! {
+    helper::HANGS.fetch_or(kernel::reports_forks(), Relaxed);
+    helper::ends()
+}
 
 /// The helper process.
-extern "C" fn helper(job: usize) -> ! {
+extern "C" fn stop_and_clone(job: usize) -> ! {
     // SAFETY: `by_ptrace` passes the address of its job and waits for this process to end.
     let job = unsafe { &mut *(job as *mut Job) };
-    while GO.load(Relaxed) == 0 {
-        sys::futex_wait(&GO, 0, Some(1_000_000_000));
-    }
+    helper::wait_to_go_on();
     let mut stopped = stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid);
     if stopped == Err(Errno::EMFILE) {
-        spare_descriptors();
+        helper::spare_descriptors();
         job.crew.clear();
         stopped = stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid);
     }
@@ -420,35 +477,7 @@ extern "C" fn helper(job: usize) -> ! {
         }
         Err(error) => job.refused = error.0,
     }
-    end_helper()
-}
-
-pub fn end_helper() -> ! {
-    loop {
-        // SAFETY: ends this process.
-        unsafe { sys::syscall(nr::EXIT, [0; 6]) };
-    }
-}
-
-/// In the snapshot child: lets a helper of its own do something that may end who does it, for no longer than `until`.
-pub fn with_helper(task: extern "C" fn(usize) -> !, argument: usize, until: u64) {
-    const WNOHANG: usize = 1;
-    const SIGKILL: usize = 9;
-    let top = STACKS.load(Relaxed) + 2 * STACK;
-    // SAFETY: in this copy of the program nobody else uses the helper's stack; `task` uses no thread-local state and ends itself.
-    let helper = unsafe { clone_onto(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED, top, task, argument) };
-    let Ok(helper) = usize::try_from(helper) else { return };
-    loop {
-        // SAFETY: no status is asked for.
-        match unsafe { sys::call(nr::WAIT4, [helper, 0, WCLONE | WNOHANG, 0, 0, 0]) } {
-            Ok(0) | Err(Errno::EINTR) => sys::sleep_ns(50_000),
-            _ => return,
-        }
-        if sys::clock_ns(sys::CLOCK_MONOTONIC) > until {
-            // SAFETY: ends the helper, whose end lets go of whom it traces.
-            let _ = unsafe { sys::call(nr::KILL, [helper, SIGKILL, 0, 0, 0, 0]) };
-        }
-    }
+    helper::ends()
 }
 
 /// Whether ptrace may be tried.
@@ -456,19 +485,13 @@ pub fn may_trace(stop: &str) -> bool {
     stop != "signal" && REFUSED.load(Relaxed) == 0
 }
 
-/// The program has used up its descriptors: a table of this process's own, with room for two that it closes there.
-pub fn spare_descriptors() {
-    // SAFETY: parts this process's table from the program's; what is closed is its own copy.
-    unsafe {
-        if sys::call(nr::UNSHARE, [CLONE_FILES, 0, 0, 0, 0, 0]).is_ok() {
-            let open = (0..1024).filter(|descriptor| sys::call(nr::CLOSE, [*descriptor, 0, 0, 0, 0, 0]).is_ok());
-            open.take(2).for_each(drop);
-        }
-    }
-}
-
 fn by_signal(job: &mut Job) {
     job.way = Way::Signal;
+    by_helper(look_for_watchers, job);
+    if helper::HANGS.load(Relaxed) {
+        job.child = -(Errno::EDEADLK.0 as isize);
+        return;
+    }
     let caller = job.caller.tid;
     // SAFETY: the job stays where it is; `resume` follows.
     if !unsafe { stop::signal::stop(&raw mut job.crew, job.pid, caller) } {

@@ -5,6 +5,8 @@
 //! (Linux copies pages that a device has pinned in the fork itself since 5.10; what is not pinned by those rules, it does not.)
 #![allow(unsafe_code)] // advice on the program's memory
 
+use crate::helper::spare_descriptors;
+use core::ffi::CStr;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, Zeroed};
 use leakscan_engine::scan::maps::{self, Flags, Mapping};
@@ -29,6 +31,10 @@ pub struct TakenIn {
     text: &'static mut [u8],
     ranges: &'static mut [Advised],
     used: usize,
+    /// Somebody is in the midst of it, or was ended there.
+    is_begun: bool,
+    /// Somebody was: not to be tried again.
+    is_refused: bool,
     /// Ranges that could not be given their advice again.
     pub stuck: usize,
 }
@@ -41,20 +47,38 @@ const RANGES: usize = 65_536;
 impl TakenIn {
     /// `None` without memory.
     pub fn new() -> Option<Self> {
-        Some(Self { text: arena::zeroed(TEXT)?, ranges: arena::zeroed(RANGES)?, used: 0, stuck: 0 })
+        Some(Self {
+            text: arena::zeroed(TEXT)?,
+            ranges: arena::zeroed(RANGES)?,
+            used: 0,
+            is_begun: false,
+            is_refused: false,
+            stuck: 0,
+        })
     }
 
     /// Lets the next clone have everything. Gives whether it will: otherwise the copy has to look what is missing.
-    /// [`TakenIn::undo`] is to follow in any case.
+    /// [`TakenIn::undo`] is to follow in any case. For a helper process: a filter may end who gives advice.
     ///
     /// # Safety
     /// Nobody else who shares this memory runs until `undo`.
     pub unsafe fn take(&mut self) -> bool {
         self.used = 0;
+        if self.is_refused {
+            return false;
+        }
+        self.is_begun = true;
+        let all = self.may_advise() && self.advise_all();
+        self.is_begun = false;
+        all
+    }
+
+    fn advise_all(&mut self) -> bool {
         let (ranges, used) = (&mut *self.ranges, &mut self.used);
         let mut is_to_be_left = has_pinned_pages(self.text);
-        let read = each_mapping(self.text, |mapping, flags| {
-            is_to_be_left |= mapping.is_devices();
+        let mut each = |mapping: &Mapping<'_>, flags: Flags| {
+            // (What is sealed would not be given its advice again.)
+            is_to_be_left |= mapping.is_devices() || flags.is_sealed && (flags.left_out || flags.wiped);
             for (is_advised, advice) in [(flags.left_out, MADV_DONTFORK), (flags.wiped, MADV_WIPEONFORK)] {
                 if is_advised && !flags.is_devices {
                     match ranges.get_mut(*used) {
@@ -64,7 +88,12 @@ impl TakenIn {
                     *used += 1;
                 }
             }
-        });
+        };
+        let mut read = each_mapping(OWN, self.text, &mut each);
+        if read == Err(Errno::EMFILE) {
+            spare_descriptors();
+            read = each_mapping(OWN, self.text, &mut each);
+        }
         if is_to_be_left || read.is_err() {
             self.used = 0;
             return false;
@@ -79,12 +108,39 @@ impl TakenIn {
         all
     }
 
+    /// Tries all kinds of advice on a page of ours: a filter may allow only some, and end who gives others.
+    fn may_advise(&self) -> bool {
+        let start = self.text.as_ptr() as usize;
+        let page = AddrRange::new(start, start + 4096);
+        let both = [(MADV_DOFORK, MADV_DONTFORK), (MADV_KEEPONFORK, MADV_WIPEONFORK)];
+        both.into_iter().all(|(have, keep)| [have, keep, have].iter().all(|advice| advise(page, *advice).is_ok()))
+    }
+
     /// Gives the advice again that was there before.
     pub fn undo(&mut self) {
+        self.is_begun = true;
         for advised in self.ranges[..self.used].iter().filter(|advised| !advised.range.is_empty()) {
             self.stuck += usize::from(advise(advised.range, advised.advice).is_err());
         }
         self.used = 0;
+        self.is_begun = false;
+    }
+
+    /// Whether `undo` has something to do.
+    pub fn is_taken(&self) -> bool {
+        self.used != 0
+    }
+
+    /// Whether who was at it has been ended there. Then it is not tried again.
+    pub fn was_broken_off(&mut self) -> bool {
+        self.is_refused |= self.is_begun;
+        self.is_begun
+    }
+
+    /// It cannot be undone.
+    pub fn give_up(&mut self) {
+        self.stuck += core::mem::take(&mut self.used);
+        self.is_begun = false;
     }
 }
 
@@ -93,12 +149,15 @@ fn advise(range: AddrRange, advice: usize) -> Result<usize, Errno> {
     unsafe { sys::call(nr::MADVISE, [range.start, range.len(), advice, 0, 0, 0]) }
 }
 
-/// Gives each mapping of this process with its flags, as far as `text` holds at a time.
+/// The mappings of this process.
+pub const OWN: &CStr = c"/proc/self/smaps";
+
+/// Gives each mapping with its flags, as far as `text` holds at a time.
 ///
 /// # Errors
-/// Why /proc cannot be read; ENOMEM for a line that is longer than `text`.
-pub fn each_mapping(text: &mut [u8], mut each: impl FnMut(&Mapping<'_>, Flags)) -> Result<(), Errno> {
-    let file = sys::open(c"/proc/self/smaps", sys::O_RDONLY, 0)?;
+/// Why the file cannot be read; ENOMEM for a line that is longer than `text`.
+pub fn each_mapping(smaps: &CStr, text: &mut [u8], mut each: impl FnMut(&Mapping<'_>, Flags)) -> Result<(), Errno> {
+    let file = sys::open(smaps, sys::O_RDONLY, 0)?;
     let mut filled = 0;
     loop {
         let read = file.read(&mut text[filled..])?;

@@ -105,6 +105,7 @@ pub fn request(trigger: Trigger) -> bool {
             made = scan(trigger);
             if waits {
                 reap(true);
+                made &= ledger::get().is_some_and(|shared| shared.ledger.failed.load(Relaxed) == 0);
             }
         }
         set_due();

@@ -51,12 +51,22 @@ impl Copied {
     }
 
     fn copy(&mut self, pid: u32, range: AddrRange) -> Result<(), Stopped> {
+        /// Of memory that the program itself may not read so much is read at most: a reservation is larger.
+        const CLOSED: usize = 64 << 20;
         let buffer = arena::zeroed::<u8>(range.len()).ok_or(MEMORY)?;
+        let mut path = [0; 40];
+        let mut memory = None;
         let mut at = 0;
         while at < buffer.len() {
             match sys::read_memory(pid, range.start + at, &mut buffer[at..]) {
-                Ok(0) | Err(Errno::EFAULT | Errno::ESRCH) => at = (at + 4096).min(buffer.len()),
-                Ok(read) => at += read,
+                Ok(read) if read > 0 => at += read,
+                Ok(_) | Err(Errno::EFAULT | Errno::ESRCH) => {
+                    let open = || sys::open(sys::proc_path(&mut path, pid, b"mem"), sys::O_RDONLY, 0).ok();
+                    let file = memory.get_or_insert_with(open).as_ref().filter(|_| range.len() <= CLOSED);
+                    let read = file.and_then(|file| file.read_at(&mut buffer[at..], range.start + at).ok());
+                    self.refused += usize::from(range.len() > CLOSED);
+                    at = (at + read.unwrap_or(0).max(4096)).min(buffer.len());
+                }
                 Err(_) => {
                     self.refused += (buffer.len() - at) / 4096;
                     break;
@@ -78,7 +88,8 @@ impl Copied {
         unseen.add_count("not-forked", self.refused, why);
         let why = b"memory that a fork leaves out was read while the program ran: nothing is confirmed by it";
         unseen.add_count("not-forked", self.late.into(), why);
-        let why = b"ranges were to be left out of forks and are not any more: the kernel had no memory to note it again after a scan";
+        let why =
+            b"ranges were to be left out of forks and are not any more: to note it again after a scan was refused";
         unseen.add_count("not-forked", self.stuck, why);
         self.refused == 0 && !self.late
     }
@@ -96,15 +107,25 @@ fn missing(pid: u32) -> Result<List<AddrRange>, Stopped> {
     for mapping in maps::parse(text) {
         roots::subtract(mapping.range, &own, |range| full |= !inherited.push(range));
     }
-    let text = theirs.read_of(pid).map_err(|error| Stopped(Step::Maps, error))?;
-    let data = |mapping: &maps::Mapping<'_>| {
-        mapping.is_anonymous() && mapping.read && !mapping.shared && !mapping.is_kernels()
-    };
-    for mapping in maps::parse(text).filter(data) {
-        roots::subtract(mapping.range, &inherited, |range| full |= !missing.push(range));
-    }
     let piece = arena::zeroed(64 << 10).ok_or(MEMORY)?;
-    let read = taken_in::each_mapping(piece, |mapping, flags| full |= flags.wiped && !missing.push(mapping.range));
+    let read = taken_in::each_mapping(taken_in::OWN, piece, |mapping, flags| {
+        full |= flags.wiped && !missing.push(mapping.range);
+    });
     read.map_err(|error| Stopped(Step::Maps, error))?;
+    // What it has mapped since is no matter, but where it may have told us too little, its mappings say which are left out.
+    let mut path = [0; 40];
+    let smaps = sys::proc_path(&mut path, pid, b"smaps");
+    let mut left_out: List<AddrRange> = List::new();
+    let read = taken_in::each_mapping(smaps, piece, |mapping, flags| {
+        full |= flags.left_out && !flags.is_devices && !left_out.push(mapping.range);
+    });
+    if read.is_err() {
+        let text = theirs.read_of(pid).map_err(|error| Stopped(Step::Maps, error))?;
+        let data = |mapping: &maps::Mapping<'_>| !mapping.is_kernels() && !mapping.is_devices();
+        maps::parse(text).filter(data).for_each(|mapping| full |= !left_out.push(mapping.range));
+    }
+    for range in left_out.iter() {
+        roots::subtract(*range, &inherited, |range| full |= !missing.push(range));
+    }
     if full { Err(MEMORY) } else { Ok(missing) }
 }

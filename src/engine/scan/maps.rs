@@ -28,7 +28,8 @@ impl Mapping<'_> {
     }
     /// What a device, or the kernel by itself, shares with the program: it may know other memory of it by physical pages.
     pub fn is_devices(&self) -> bool {
-        let plain = [&b"/dev/zero"[..], b"/dev/shm/"].iter().any(|plain| self.path.starts_with(plain));
+        let plain =
+            [&b"/dev/zero"[..], b"/dev/shm/", b"/dev/hugepages/"].iter().any(|plain| self.path.starts_with(plain));
         self.path.starts_with(b"/dev/") && !plain || self.path.starts_with(b"anon_inode:")
     }
 }
@@ -53,6 +54,8 @@ pub struct Flags {
     pub wiped: bool,
     /// A device's memory, which has no pages to be copied.
     pub is_devices: bool,
+    /// Some kinds of advice are refused (mseal).
+    pub is_sealed: bool,
 }
 
 /// Takes a line of `smaps` for one with flags.
@@ -64,6 +67,7 @@ pub fn flags(line: &[u8]) -> Option<Flags> {
             b"dc" => flags.left_out = true,
             b"wf" => flags.wiped = true,
             b"io" | b"pf" => flags.is_devices = true,
+            b"sl" => flags.is_sealed = true,
             _ => {}
         }
     }
@@ -137,11 +141,12 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
 
     #[test]
     fn what_forks_leave_out_and_what_devices_share_is_told() {
-        let of = |left_out, wiped, is_devices| Some(Flags { left_out, wiped, is_devices });
-        assert_eq!(flags(b"VmFlags: rd wr mr mw me ac sd "), of(false, false, false));
-        assert_eq!(flags(b"VmFlags: rd wr mr mw me dc ac"), of(true, false, false));
-        assert_eq!(flags(b"VmFlags: rd wr wf dc "), of(true, true, false));
-        assert_eq!(flags(b"VmFlags: rd io pf dc de"), of(true, false, true));
+        let of = |left_out, wiped, is_devices, is_sealed| Some(Flags { left_out, wiped, is_devices, is_sealed });
+        assert_eq!(flags(b"VmFlags: rd wr mr mw me ac sd "), of(false, false, false, false));
+        assert_eq!(flags(b"VmFlags: rd wr mr mw me dc ac"), of(true, false, false, false));
+        assert_eq!(flags(b"VmFlags: rd wr wf dc "), of(true, true, false, false));
+        assert_eq!(flags(b"VmFlags: rd io pf dc de"), of(true, false, true, false));
+        assert_eq!(flags(b"VmFlags: rd mr dc sl"), of(true, false, false, true));
         assert_eq!(flags(b"Rss:                   4 kB"), None);
         let is_devices = |path: &str| {
             let text = format!("7f0000000000-7f0000001000 rw-s 00000000 00:0f 7    {path}");
@@ -150,7 +155,11 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
         let of_devices =
             ["/dev/infiniband/uverbs0", "/dev/nvidia0", "anon_inode:[io_uring]", "anon_inode:[vfio-device]"];
         assert!(of_devices.into_iter().all(is_devices));
-        assert!(!["", "/dev/zero (deleted)", "/dev/shm/x", "/usr/dev/x", "[heap]"].into_iter().any(is_devices));
+        assert!(
+            !["", "/dev/zero (deleted)", "/dev/shm/x", "/dev/hugepages/x", "/usr/dev/x", "[heap]"]
+                .into_iter()
+                .any(is_devices)
+        );
     }
 
     proptest! {

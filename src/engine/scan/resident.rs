@@ -43,6 +43,9 @@ impl Pages {
 
     /// The parts of a range whose pages exist, in order.
     pub fn each(&mut self, range: AddrRange, resident: Resident, mut each: impl FnMut(AddrRange)) {
+        if resident == Resident::Own {
+            return self.each_own(range, each);
+        }
         if range.len() <= SMALL {
             return each(range);
         }
@@ -146,7 +149,7 @@ impl Pages {
         let (not, all, any) = match asked {
             Asked::There(Resident::Shared) => return false,
             Asked::There(Resident::Private) => (ZERO, ZERO, PRESENT | SWAPPED),
-            Asked::Own => (FILE | ZERO, FILE | ZERO | PRESENT, 0),
+            Asked::Own | Asked::There(Resident::Own) => (FILE | ZERO, FILE | ZERO | PRESENT, 0),
         };
         self.residency[..pages].fill(0);
         let (mut from, end) = (start, start + pages * PAGE);

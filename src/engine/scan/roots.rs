@@ -26,6 +26,8 @@ pub enum Resident {
     Private,
     /// By the page cache: shared memory, whose pages a forked child has not in its own tables.
     Shared,
+    /// By the page tables, and only those that were written: the rest is a file's.
+    Own,
 }
 
 /// A range to be read as roots.
@@ -62,6 +64,9 @@ struct FileId(u64, u64);
 fn file(mapping: &Mapping<'_>) -> FileId {
     FileId(u64::from(mapping.dev.0) << 32 | u64::from(mapping.dev.1), mapping.inode)
 }
+
+/// Of a file's private mapping that may not be written so much is looked through.
+const READ_ONLY: usize = 256 << 20;
 
 /// Gives every root range that follows from the mappings, in the order of addresses; and to `unreadable`, private ranges
 /// without any permission (PROT_NONE), which may hold pointers that cannot be read.
@@ -118,7 +123,12 @@ pub fn plan(
         } else if mapping.shared {
             if is_memory(mapping) { root(Class::Mappings, how(false), Resident::Shared) } else { None }
         } else if mapping.inode != 0 {
-            if mapping.write { root(Class::Mappings, how(false), Resident::Private) } else { None }
+            // What was written before it was made read-only is there. (A large one is a file that is read.)
+            match mapping.write {
+                true => root(Class::Mappings, how(false), Resident::Private),
+                false if is_loaded(mapping) || mapping.range.len() > READ_ONLY => None,
+                false => root(Class::Mappings, how(false), Resident::Own),
+            }
         } else if mapping.path == b"[stack]" {
             root(Class::Stack, how(false), Resident::Private)
         } else if mapping.path == b"[heap]" && facts.heap_is_allocators {
@@ -290,6 +300,7 @@ mod tests {
                 (0x70000, 0x71000, Class::Mappings, code),
                 (0x80000, 0x81000, Class::Mappings, plain),
                 (0x82000, 0x83000, Class::Mappings, plain),
+                (0x83000, 0x84000, Class::Mappings, plain),
                 (0x90000, 0x91000, Class::Stack, plain),
                 (0x92000, 0x93000, Class::Mappings, plain),
             ]

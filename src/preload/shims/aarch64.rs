@@ -267,10 +267,11 @@ export_ahead! {
     "execlp", EXECLP, [] => crate::trigger::before_exec;
     "fexecve", FEXECVE, [] => crate::trigger::before_exec;
     "makecontext", MAKECONTEXT, [] => crate::contexts::making;
-    // All calls but exit_group, execve and execveat go straight on.
+    // All calls but exit_group, execve, execveat and userfaultfd go straight on.
     "syscall", SYSCALL, [
         "adrp x9, {real}", "ldr x9, [x9, :lo12:{real}]", "cbz x9, 2f",
-        "cmp w0, #94", "b.eq 2f", "cmp w0, #221", "b.eq 2f", "cmp w0, #281", "b.eq 2f", "br x9", "2:"
+        "cmp w0, #94", "b.eq 2f", "cmp w0, #221", "b.eq 2f", "cmp w0, #281", "b.eq 2f", "cmp w0, #282", "b.eq 2f",
+        "br x9", "2:"
     ] => crate::fatal::before_call;
 }
 

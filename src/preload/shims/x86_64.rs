@@ -257,10 +257,11 @@ export_ahead! {
     "execlp", EXECLP, [] => crate::trigger::before_exec;
     "fexecve", FEXECVE, [] => crate::trigger::before_exec;
     "makecontext", MAKECONTEXT, [] => crate::contexts::making;
-    // All calls but exit_group, execve and execveat go straight on.
+    // All calls but exit_group, execve, execveat and userfaultfd go straight on.
     "syscall", SYSCALL, [
         "mov r11, qword ptr [rip + {real}]", "test r11, r11", "jz 2f",
-        "cmp edi, 231", "je 2f", "cmp edi, 59", "je 2f", "cmp edi, 322", "je 2f", "jmp r11", "2:"
+        "cmp edi, 231", "je 2f", "cmp edi, 59", "je 2f", "cmp edi, 322", "je 2f", "cmp edi, 323", "je 2f",
+        "jmp r11", "2:"
     ] => crate::fatal::before_call;
 }
 

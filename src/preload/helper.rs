@@ -1,0 +1,159 @@
+//! Helpers: processes that share the program's memory for a moment, and do for it what may end, or hold up, who does it: ptrace, a
+//! clone, calls that a filter refuses by ending the caller. The program waits for them; none hangs for long.
+#![allow(unsafe_code)] // clones the process
+
+use crate::settings;
+use crate::shims::clone_onto;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use leakscan_engine::arena;
+use leakscan_engine::sys::{self, Errno, nr};
+
+pub const CLONE_VM: usize = 0x100;
+const CLONE_FS: usize = 0x200;
+const CLONE_FILES: usize = 0x400;
+const CLONE_UNTRACED: usize = 0x80_0000;
+pub const WCLONE: usize = 0x8000_0000;
+const WNOHANG: usize = 1;
+const SIGKILL: usize = 9;
+pub const STACK: usize = 256 << 10;
+
+/// Lowest address of the snapshot child's stack, which the helper's follows; 0: not mapped yet.
+static STACKS: AtomicUsize = AtomicUsize::new(0);
+
+/// A clone hung, or would have: a thread of the program's own, which stood still, was to take note of it.
+pub static HANGS: AtomicBool = AtomicBool::new(false);
+/// The program has asked for a userfaultfd: memory that it is to fill when it is touched is not touched while it stands still.
+pub static SERVES_FAULTS: AtomicBool = AtomicBool::new(false);
+
+/// How far the helper is; there is one at a time.
+static GO: AtomicU32 = AtomicU32::new(WAITING);
+const WAITING: u32 = 0;
+const GOES_ON: u32 = 1;
+const AT_ITS_END: u32 = 2;
+
+/// Whether there are stacks, which are mapped now if need be.
+pub fn map_stacks() -> bool {
+    if STACKS.load(Relaxed) == 0
+        && let Some(stacks) = arena::map(2 * STACK)
+    {
+        STACKS.store(stacks.start, Relaxed);
+    }
+    STACKS.load(Relaxed) != 0
+}
+
+pub fn top_of_childs_stack() -> usize {
+    STACKS.load(Relaxed) + STACK
+}
+
+/// Starts a helper with this task; one that `waits` is to call [`wait_to_go_on`]. Gives its process.
+///
+/// # Errors
+/// Why the kernel refuses it.
+///
+/// # Safety
+/// The task uses no thread-local state and ends itself; `argument` is good until then.
+pub unsafe fn start(task: extern "C" fn(usize) -> !, argument: usize, waits: bool) -> Result<usize, Errno> {
+    GO.store(if waits { WAITING } else { GOES_ON }, Relaxed);
+    let top = STACKS.load(Relaxed) + 2 * STACK;
+    let flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED;
+    // SAFETY: the stack is ours and used by one helper at a time; the rest by this function's own contract.
+    sys::check(unsafe { clone_onto(flags, top, task, argument) })
+}
+
+/// Called by a helper that waits.
+pub fn wait_to_go_on() {
+    while GO.load(Relaxed) == WAITING {
+        sys::futex_wait(&GO, WAITING, Some(1_000_000_000));
+    }
+}
+
+pub fn let_go_on() {
+    GO.store(GOES_ON, Relaxed);
+    sys::futex_wake(&GO, 1);
+}
+
+/// A helper's end, in the program's process.
+pub fn ends() -> ! {
+    GO.store(AT_ITS_END, Release);
+    sys::futex_wake(&GO, 1);
+    exit()
+}
+
+/// A helper's end, in the snapshot child.
+pub fn exit() -> ! {
+    loop {
+        // SAFETY: ends this process.
+        unsafe { sys::syscall(nr::EXIT, [0; 6]) };
+    }
+}
+
+/// Takes note of a helper's end; `how`: WNOHANG, not to wait for it.
+fn reap(helper: usize, how: usize) -> Result<usize, Errno> {
+    // SAFETY: no status is asked for.
+    unsafe { sys::call(nr::WAIT4, [helper, 0, WCLONE | how, 0, 0, 0]) }
+}
+
+fn kill(helper: usize) {
+    // SAFETY: ends the helper, whose end lets go of whom it traces.
+    let _ = unsafe { sys::call(nr::KILL, [helper, SIGKILL, 0, 0, 0, 0]) };
+}
+
+/// Waits until a helper has ended. One that hangs is ended: false.
+pub fn wait(helper: usize) -> bool {
+    const LOOK_NS: u64 = 20_000_000;
+    const OFTEN_NS: u64 = 200_000_000;
+    let deadline = settings::get().map_or(0, |settings| settings.options.deadline) * 1_000_000_000;
+    let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    let (mut patience, mut in_time) = (1_000_000_000, true);
+    while GO.load(Acquire) != AT_ITS_END {
+        sys::futex_wait(&GO, GOES_ON, Some(LOOK_NS));
+        if !matches!(reap(helper, WNOHANG), Ok(0) | Err(Errno::EINTR)) {
+            return in_time;
+        }
+        let waited = sys::clock_ns(sys::CLOCK_MONOTONIC) - started;
+        if waited > patience {
+            patience += OFTEN_NS;
+            let hangs = waits_for_userfaultfd(helper);
+            HANGS.fetch_or(hangs, Relaxed);
+            if hangs || waited > deadline {
+                in_time = false;
+                kill(helper);
+            }
+        }
+    }
+    while reap(helper, 0) == Err(Errno::EINTR) {}
+    in_time
+}
+
+/// Whether a process waits for somebody to take note of its clone (UFFD_FEATURE_EVENT_FORK).
+fn waits_for_userfaultfd(process: usize) -> bool {
+    let (mut path, mut text) = ([0; 40], [0; 64]);
+    let place = sys::read_file(sys::proc_path(&mut path, process as u32, b"wchan"), &mut text);
+    place.is_ok_and(|place| place.starts_with(b"userfaultfd"))
+}
+
+/// In the snapshot child: lets a helper of its own do something, for no longer than `until`.
+///
+/// # Safety
+/// As for [`start`].
+pub unsafe fn with_deadline(task: extern "C" fn(usize) -> !, argument: usize, until: u64) {
+    // SAFETY: in this copy of the program nobody else uses the helper's stack; the rest by this function's own contract.
+    let Ok(helper) = (unsafe { start(task, argument, false) }) else { return };
+    while matches!(reap(helper, WNOHANG), Ok(0) | Err(Errno::EINTR)) {
+        sys::sleep_ns(50_000);
+        if sys::clock_ns(sys::CLOCK_MONOTONIC) > until {
+            kill(helper);
+        }
+    }
+}
+
+/// The program has used up its descriptors: a table of this process's own, with room for two that it closes there.
+pub fn spare_descriptors() {
+    // SAFETY: parts this process's table from the program's; what is closed is its own copy.
+    unsafe {
+        if sys::call(nr::UNSHARE, [CLONE_FILES, 0, 0, 0, 0, 0]).is_ok() {
+            let open = (0..1024).filter(|descriptor| sys::call(nr::CLOSE, [*descriptor, 0, 0, 0, 0, 0]).is_ok());
+            open.take(2).for_each(drop);
+        }
+    }
+}
