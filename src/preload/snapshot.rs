@@ -417,7 +417,7 @@ fn by_ptrace(job: &mut Job) -> bool {
     }
     if job.taken_in.as_mut().is_some_and(|all| all.was_broken_off() || all.is_taken()) {
         leave_out(job);
-        if job.child == 0 && is_in_time {
+        if job.child == 0 && job.refused == 0 && is_in_time {
             // Without it.
             job.crew.clear();
             return by_ptrace(job);

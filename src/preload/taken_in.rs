@@ -7,6 +7,7 @@
 
 use crate::helper::spare_descriptors;
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, Zeroed};
 use leakscan_engine::scan::maps::{self, Flags, Mapping};
@@ -30,9 +31,10 @@ unsafe impl Zeroed for Advised {}
 pub struct TakenIn {
     text: &'static mut [u8],
     ranges: &'static mut [Advised],
-    used: usize,
+    // (Atomic, since a helper may be ended at any instruction.)
+    used: AtomicUsize,
     /// Somebody is in the midst of it, or was ended there.
-    is_begun: bool,
+    is_begun: AtomicBool,
     /// Somebody was: not to be tried again.
     is_refused: bool,
     /// Ranges that could not be given their advice again.
@@ -50,8 +52,8 @@ impl TakenIn {
         Some(Self {
             text: arena::zeroed(TEXT)?,
             ranges: arena::zeroed(RANGES)?,
-            used: 0,
-            is_begun: false,
+            used: AtomicUsize::new(0),
+            is_begun: AtomicBool::new(false),
             is_refused: false,
             stuck: 0,
         })
@@ -63,29 +65,29 @@ impl TakenIn {
     /// # Safety
     /// Nobody else who shares this memory runs until `undo`.
     pub unsafe fn take(&mut self) -> bool {
-        self.used = 0;
+        self.used.store(0, Relaxed);
         if self.is_refused {
             return false;
         }
-        self.is_begun = true;
+        self.is_begun.store(true, SeqCst);
         let all = self.may_advise() && self.advise_all();
-        self.is_begun = false;
+        self.is_begun.store(false, SeqCst);
         all
     }
 
     fn advise_all(&mut self) -> bool {
-        let (ranges, used) = (&mut *self.ranges, &mut self.used);
+        let (ranges, mut used) = (&mut *self.ranges, 0);
         let mut is_to_be_left = has_pinned_pages(self.text);
         let mut each = |mapping: &Mapping<'_>, flags: Flags| {
             // (What is sealed would not be given its advice again.)
             is_to_be_left |= mapping.is_devices() || flags.is_sealed && (flags.left_out || flags.wiped);
             for (is_advised, advice) in [(flags.left_out, MADV_DONTFORK), (flags.wiped, MADV_WIPEONFORK)] {
                 if is_advised && !flags.is_devices {
-                    match ranges.get_mut(*used) {
+                    match ranges.get_mut(used) {
                         Some(place) => *place = Advised { range: mapping.range, advice },
                         None => is_to_be_left = true,
                     }
-                    *used += 1;
+                    used += 1;
                 }
             }
         };
@@ -95,11 +97,11 @@ impl TakenIn {
             read = each_mapping(OWN, self.text, &mut each);
         }
         if is_to_be_left || read.is_err() {
-            self.used = 0;
             return false;
         }
+        self.used.store(used, SeqCst);
         let mut all = true;
-        for advised in &mut self.ranges[..self.used] {
+        for advised in &mut self.ranges[..used] {
             let opposite = if advised.advice == MADV_DONTFORK { MADV_DOFORK } else { MADV_KEEPONFORK };
             if advise(advised.range, opposite).is_err() {
                 (advised.range, all) = (AddrRange::default(), false);
@@ -118,29 +120,31 @@ impl TakenIn {
 
     /// Gives the advice again that was there before.
     pub fn undo(&mut self) {
-        self.is_begun = true;
-        for advised in self.ranges[..self.used].iter().filter(|advised| !advised.range.is_empty()) {
+        self.is_begun.store(true, SeqCst);
+        let taken = &self.ranges[..self.used.load(Relaxed)];
+        for advised in taken.iter().filter(|advised| !advised.range.is_empty()) {
             self.stuck += usize::from(advise(advised.range, advised.advice).is_err());
         }
-        self.used = 0;
-        self.is_begun = false;
+        self.used.store(0, SeqCst);
+        self.is_begun.store(false, SeqCst);
     }
 
     /// Whether `undo` has something to do.
     pub fn is_taken(&self) -> bool {
-        self.used != 0
+        self.used.load(SeqCst) != 0
     }
 
     /// Whether who was at it has been ended there. Then it is not tried again.
     pub fn was_broken_off(&mut self) -> bool {
-        self.is_refused |= self.is_begun;
-        self.is_begun
+        let begun = self.is_begun.swap(false, SeqCst);
+        self.is_refused |= begun;
+        begun
     }
 
     /// It cannot be undone.
     pub fn give_up(&mut self) {
-        self.stuck += core::mem::take(&mut self.used);
-        self.is_begun = false;
+        self.stuck += self.used.swap(0, SeqCst);
+        self.is_begun.store(false, SeqCst);
     }
 }
 
