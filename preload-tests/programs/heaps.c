@@ -20,11 +20,16 @@ static void lose(void) {
     names[100] = lost();
     free(names);
 }
-static void *thread(void *unused) {
-    char byte;
+static void *thread(void *number) {
+    // (Every second heap has grown to 4 MiB.)
+    int count = (uintptr_t)number % 2 ? 1 : 40;
+    char byte, *blocks[40];
+    for (int i = 0; i < count; i++) blocks[i] = malloc(100 << 10);
+    for (int i = 0; i < count - 1; i++) free(blocks[i]);
     below(lose);
     check(write(says[1], "", 1) == 1 && read(ends[0], &byte, 1) == 0);
-    return unused;
+    free(blocks[count - 1]);
+    return 0;
 }
 
 static void *map(size_t size) {
@@ -56,7 +61,7 @@ int main(int argc, char **argv) {
         scan();
         return 0;
     }
-    for (int i = 0; i < 8; i++) check(pthread_create(threads + i, 0, thread, 0) == 0 && read(says[0], &byte, 1) == 1);
+    for (int i = 0; i < 8; i++) check(pthread_create(threads + i, 0, thread, (void *)(uintptr_t)i) == 0 && read(says[0], &byte, 1) == 1);
     void ***pages = map(HELD * sizeof *pages);
     for (int i = 0; i < HELD; i++) (pages[i] = map(1 << 20))[100] = held();
     scan();

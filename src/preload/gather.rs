@@ -409,24 +409,39 @@ fn registers<S: SizeOf>(job: &Job, marker: &mut Marker<'_, '_, S>) {
     }
 }
 
-/// How large the heaps of glibc's arenas may be, each of which begins at a multiple of that: by the first block of one.
-fn size_of_heaps<S: SizeOf>(marker: &Marker<'_, '_, S>, pages: &mut Pages, mappings: &[Mapping<'_>]) -> usize {
+/// The heaps of glibc's arenas that live blocks are in. `None` without memory.
+fn heaps_of_blocks<S: SizeOf>(
+    marker: &Marker<'_, '_, S>,
+    pages: &mut Pages,
+    mappings: &[Mapping<'_>],
+) -> Option<List<AddrRange>> {
     let main =
         mappings.iter().find(|mapping| mapping.path == b"[heap]").map_or(AddrRange::default(), |heap| heap.range);
-    let others = marker.blocks.iter().filter(|block| !main.contains(*block) && !bundled::heap().contains(*block));
-    // SAFETY: a block of glibc's has its chunk header before it. Flag 2: mapped by itself; 4: of another arena than the first.
-    let of_arenas = others.filter(|block| unsafe { *((block - 8) as *const usize) } & 6 == 4);
-    let mut of_block = |block: usize| {
-        let sizes = (18..=32).map(|shift| 1 << shift);
-        sizes
-            .into_iter()
-            .find(|most| heap_at(block & !(most - 1), *most, pages).is_some_and(|heap| heap.contains(block)))
-    };
-    of_arenas.take(64).find_map(&mut of_block).unwrap_or(roots::HEAP)
+    let (mut heaps, mut last, mut tries): (List<AddrRange>, _, _) = (List::new(), AddrRange::default(), 64);
+    for block in marker.blocks.iter() {
+        if main.contains(block) || last.contains(block) || bundled::heap().contains(block) {
+            continue;
+        }
+        // SAFETY: a block of glibc's has its chunk header before it. Flag 2: mapped by itself; 4: of another arena than the first.
+        if unsafe { *((block - 8) as *const usize) } & 6 != 4 {
+            continue;
+        }
+        // Each begins at a multiple of the most that it may be, which a tunable sets.
+        let mut starts = (18..=32).map(|shift| block & !((1 << shift) - 1));
+        match starts.find_map(|start| heap_at(start, pages).filter(|heap| heap.contains(block))) {
+            Some(heap) => {
+                heaps.push(heap).then_some(())?;
+                last = heap;
+            }
+            None if tries == 0 => break,
+            None => tries -= 1,
+        }
+    }
+    Some(heaps)
 }
 
-/// The heap that begins at this multiple of `most`, as far as it was ever in use, if there is one.
-fn heap_at(at: usize, most: usize, pages: &mut Pages) -> Option<AddrRange> {
+/// The heap that begins here, as far as it was ever in use, if there is one.
+fn heap_at(at: usize, pages: &mut Pages) -> Option<AddrRange> {
     // A reservation of terabytes would get a page at each of these places by our looking at it.
     if !pages.exists(at) {
         return None;
@@ -435,7 +450,7 @@ fn heap_at(at: usize, most: usize, pages: &mut Pages) -> Option<AddrRange> {
     let words = unsafe { *(at as *const [usize; 4]) };
     let arena = words[0];
     let last = arena.wrapping_add(ARENA_WORDS * 8 - 1);
-    if !roots::looks_like_heap(at, words, most) || !pages.exists(arena) || !pages.exists(last) {
+    if !roots::looks_like_heap(at, words) || !pages.exists(arena) || !pages.exists(last) {
         return None;
     }
     // SAFETY: as above.
@@ -450,16 +465,21 @@ fn allocator_memory<S: SizeOf>(
     mappings: &[Mapping<'_>],
     mut each: impl FnMut(AddrRange) -> Result<(), Stopped>,
 ) -> Result<(), Stopped> {
-    let most = size_of_heaps(marker, pages, mappings);
+    let heaps = heaps_of_blocks(marker, pages, mappings).ok_or(MEMORY)?;
+    heaps.iter().try_for_each(|heap| each(*heap))?;
+    // And those without a block.
+    let step = heaps.iter().fold(roots::HEAP, |step, heap| step.min(1 << heap.start.trailing_zeros()));
     for mapping in
         mappings.iter().filter(|mapping| mapping.is_anonymous() && mapping.read && mapping.write && !mapping.shared)
     {
-        let mut at = mapping.range.start.next_multiple_of(most);
+        let mut at = mapping.range.start.next_multiple_of(step);
         while at + 32 <= mapping.range.end {
-            if let Some(heap) = heap_at(at, most, pages) {
+            if !heaps.iter().any(|heap| heap.start == at)
+                && let Some(heap) = heap_at(at, pages)
+            {
                 each(heap)?;
             }
-            at += most;
+            at += step;
         }
     }
     // A mapped chunk begins a page; its block comes 16 bytes later, or at an alignment that was asked for.

@@ -226,13 +226,15 @@ pub const HEAP: usize = 64 << 20;
 /// Words of an arena's state, the lists of its free chunks among them.
 pub const ARENA_WORDS: usize = 272;
 
-/// Whether these four words, found at a multiple `at` of `most`, may be the `heap_info` that begins a heap of `most` bytes: its arena, the
-/// heap before it, its size, the size that was ever writable.
-pub fn looks_like_heap(at: usize, words: [usize; 4], most: usize) -> bool {
+/// Whether these four words may be the `heap_info` that begins a heap of an arena's at `at`: its arena, the heap before it, its size, the
+/// size that was ever writable.
+pub fn looks_like_heap(at: usize, words: [usize; 4]) -> bool {
+    const LEAST: usize = 256 << 10;
+    const MOST: usize = 4 << 30;
     let [arena, previous, size, writable] = words;
-    let sizes = (4096..=most).contains(&size) && size.is_multiple_of(4096) && (size..=most).contains(&writable);
+    let sizes = (4096..=MOST).contains(&size) && size.is_multiple_of(4096) && (size..=MOST).contains(&writable);
     let own = (at..at + 256).contains(&arena);
-    let linked = previous != 0 && previous.is_multiple_of(most) && arena % most < 256;
+    let linked = previous != 0 && previous.is_multiple_of(LEAST) && arena % LEAST < 256;
     sizes && arena.is_multiple_of(8) && (own || linked)
 }
 
@@ -365,11 +367,11 @@ mod tests {
     #[test]
     fn arenas_are_recognised_by_their_first_words() {
         let at = 0x7f00_0000_0000;
-        assert!(looks_like_heap(at, [at + 0x30, 0, 0x21000, 0x21000], HEAP));
-        assert!(looks_like_heap(at, [at - 5 * HEAP + 0x30, at - HEAP, 0x21000, 0x42000], HEAP));
-        assert!(!looks_like_heap(at, [0, 0, 0, 0], HEAP));
-        assert!(!looks_like_heap(at, [at + 0x30, 0, 0x21001, 0x21000], HEAP));
-        assert!(!looks_like_heap(at, [at + 0x30, 0, 0x21000, 0x20000], HEAP));
+        assert!(looks_like_heap(at, [at + 0x30, 0, 0x21000, 0x21000]));
+        assert!(looks_like_heap(at, [at - 5 * HEAP + 0x30, at - HEAP, 0x21000, 0x42000]));
+        assert!(!looks_like_heap(at, [0, 0, 0, 0]));
+        assert!(!looks_like_heap(at, [at + 0x30, 0, 0x21001, 0x21000]));
+        assert!(!looks_like_heap(at, [at + 0x30, 0, 0x21000, 0x20000]));
     }
 
     #[test]
