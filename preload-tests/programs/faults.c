@@ -12,10 +12,11 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-static int faults;
+static int faults, starts[2];
 
 static void *take_note(void *unused) {
     struct uffd_msg message;
+    check(write(starts[1], "", 1) == 1);
     while (read(faults, &message, sizeof message) == sizeof message)
         if (message.event == UFFD_EVENT_FORK) {
             close(message.arg.fork.ufd);
@@ -38,7 +39,8 @@ int main(int argc, char **argv) {
     check(at != MAP_FAILED && ioctl(faults, UFFDIO_REGISTER, &range) == 0);
     if (forks) {
         pthread_t thread;
-        check(pthread_create(&thread, 0, take_note, 0) == 0);
+        char byte;
+        check(pipe(starts) == 0 && pthread_create(&thread, 0, take_note, 0) == 0 && read(starts[0], &byte, 1) == 1);
         say(LEAKSCAN_SCAN() ? "scanned" : "not scanned");
         int status, pid = fork();
         if (pid == 0) _exit(0);

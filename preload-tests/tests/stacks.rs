@@ -126,3 +126,9 @@ fn where_the_loader_holds_its_lock() {
 fn code_of_a_file_that_is_mapped_elsewhere() {
     lost_through(&program("elsewhere.c").run(), &["through", "lose", "main"]);
 }
+
+/// As older linkers lay out a file, and others today.
+#[test]
+fn code_in_the_page_that_data_begins_in() {
+    lost_through(&program("unseparated.c").run(), &["lose", "deeply", "below", "main"]);
+}

@@ -409,6 +409,14 @@ fn registers<S: SizeOf>(job: &Job, marker: &mut Marker<'_, '_, S>) {
     }
 }
 
+/// Whether the program was started with this among GLIBC_TUNABLES.
+fn has_tunable(tunable: &[u8]) -> bool {
+    let Some(buffer) = arena::zeroed::<u8>(64 << 10) else { return false };
+    let Ok(environment) = sys::read_file(c"/proc/self/environ", buffer) else { return false };
+    let mut variables = environment.split(|&byte| byte == 0).filter_map(|line| line.strip_prefix(b"GLIBC_TUNABLES="));
+    variables.any(|tunables| tunables.windows(tunable.len()).any(|window| window == tunable))
+}
+
 /// The heaps of glibc's arenas that live blocks are in. `None` without memory.
 fn heaps_of_blocks<S: SizeOf>(
     marker: &Marker<'_, '_, S>,
@@ -468,7 +476,8 @@ fn allocator_memory<S: SizeOf>(
     let heaps = heaps_of_blocks(marker, pages, mappings).ok_or(MEMORY)?;
     heaps.iter().try_for_each(|heap| each(*heap))?;
     // And those without a block.
-    let step = heaps.iter().fold(roots::HEAP, |step, heap| step.min(1 << heap.start.trailing_zeros()));
+    let most = if has_tunable(b"glibc.malloc.hugetlb=2") { roots::HEAP_OF_LARGE_PAGES } else { roots::HEAP };
+    let step = heaps.iter().fold(most, |step, heap| step.min(1 << heap.start.trailing_zeros()));
     for mapping in
         mappings.iter().filter(|mapping| mapping.is_anonymous() && mapping.read && mapping.write && !mapping.shared)
     {

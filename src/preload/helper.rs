@@ -45,17 +45,27 @@ pub fn top_of_childs_stack() -> usize {
     STACKS.load(Relaxed) + STACK
 }
 
-/// Starts a helper with this task; one that `waits` is to call [`wait_to_go_on`]. Gives its process.
+/// What a helper is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It clones the program while that runs: descriptors are the program's. It is to call [`wait_to_go_on`].
+    Tracer,
+    /// Something else; its descriptors are its own, so that none is left open if it is ended.
+    Task,
+}
+
+/// Starts a helper with this task. Gives its process.
 ///
 /// # Errors
 /// Why the kernel refuses it.
 ///
 /// # Safety
 /// The task uses no thread-local state and ends itself; `argument` is good until then.
-pub unsafe fn start(task: extern "C" fn(usize) -> !, argument: usize, waits: bool) -> Result<usize, Errno> {
-    GO.store(if waits { WAITING } else { GOES_ON }, Relaxed);
+pub unsafe fn start(task: extern "C" fn(usize) -> !, argument: usize, kind: Kind) -> Result<usize, Errno> {
+    let (state, files) = if kind == Kind::Tracer { (WAITING, CLONE_FILES) } else { (GOES_ON, 0) };
+    GO.store(state, Relaxed);
     let top = STACKS.load(Relaxed) + 2 * STACK;
-    let flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_UNTRACED;
+    let flags = CLONE_VM | CLONE_FS | files | CLONE_UNTRACED;
     // SAFETY: the stack is ours and used by one helper at a time; the rest by this function's own contract.
     sys::check(unsafe { clone_onto(flags, top, task, argument) })
 }
@@ -138,7 +148,7 @@ fn waits_for_userfaultfd(process: usize) -> bool {
 /// As for [`start`].
 pub unsafe fn with_deadline(task: extern "C" fn(usize) -> !, argument: usize, until: u64) {
     // SAFETY: in this copy of the program nobody else uses the helper's stack; the rest by this function's own contract.
-    let Ok(helper) = (unsafe { start(task, argument, false) }) else { return };
+    let Ok(helper) = (unsafe { start(task, argument, Kind::Task) }) else { return };
     while matches!(reap(helper, WNOHANG), Ok(0) | Err(Errno::EINTR)) {
         sys::sleep_ns(50_000);
         if sys::clock_ns(sys::CLOCK_MONOTONIC) > until {

@@ -90,6 +90,7 @@ pub fn list<'a>(mappings: impl Iterator<Item = maps::Mapping<'a>>) -> Option<Lis
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
+const PF_X: usize = 1;
 const NT_GNU_BUILD_ID: u32 = 3;
 
 /// Bias and build id from the ELF header mapped at `at.start`, for the module that begins at `offset` of the file. `memory`: `/proc/self/mem`, since another thread may have closed the library
@@ -122,7 +123,9 @@ fn read_headers(at: AddrRange, offset: usize, memory: Option<&sys::Fd>, module: 
             if offset == 0 {
                 bias = Some(at.start.wrapping_sub(address & !4095));
             }
-            if (offset & !4095..offset.saturating_add(len)).contains(&begins) {
+            // (Data may begin in the page that code ends in.)
+            let is_code = word(header + 4, 4).is_some_and(|flags| flags & PF_X != 0);
+            if is_code && (offset & !4095..offset.saturating_add(len)).contains(&begins) {
                 module.bias = module.range.start.wrapping_sub(address.wrapping_add(begins.wrapping_sub(offset)));
             }
         }

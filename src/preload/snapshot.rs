@@ -1,7 +1,7 @@
 //! Snapshot: stop the world, clone the process, let the world go on. The child scans; see [`crate::child`].
 //!
 //! The clone is a raw one: no atfork handler runs, and its exit signal is 0, so that the program's wait() and SIGCHLD never
-//! see it.
+//! see it (but for a wait with __WALL or __WCLONE).
 //!
 //! At the end of a program that has one thread there is nothing to let go on: the child shares the memory with it, which waits,
 //! and reads it in place.
@@ -9,7 +9,7 @@
 
 use crate::child::Stopped;
 use crate::emit::{self, Findings};
-use crate::helper::{self, CLONE_VM, STACK, WCLONE};
+use crate::helper::{self, CLONE_VM, Kind, STACK, WCLONE};
 use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, clone_onto, thread_pointer};
@@ -251,22 +251,16 @@ fn take_in_now(job: &mut Job) {
     job.took_in = job.taken_in.as_mut().is_some_and(|all| unsafe { all.take() });
 }
 
-/// Keeps it from the program's forks again. By a helper, too.
+/// Keeps it from the program's forks again. (Not by a helper, which there might be no room for: one has tried that nobody is ended for it.)
 fn leave_out(job: &mut Job) {
     if let Some(all) = job.taken_in.as_mut().filter(|all| all.is_taken()) {
-        if job.way == Way::Ptrace && sys::getpid() != job.pid {
-            return all.undo();
-        }
-        by_helper(leave_out_task, job);
-    }
-    if let Some(all) = job.taken_in.as_mut().filter(|all| all.is_taken()) {
-        all.give_up();
+        all.undo();
     }
 }
 
 fn by_helper(task: extern "C" fn(usize) -> !, job: &mut Job) {
     // SAFETY: the tasks use no thread-local state and end themselves.
-    if let Ok(helper) = unsafe { helper::start(task, &raw mut *job as usize, false) } {
+    if let Ok(helper) = unsafe { helper::start(task, &raw mut *job as usize, Kind::Task) } {
         helper::wait(helper);
     }
 }
@@ -274,12 +268,6 @@ fn by_helper(task: extern "C" fn(usize) -> !, job: &mut Job) {
 extern "C" fn take_in_task(job: usize) -> ! {
     // SAFETY: `by_helper` passes the address of its job, and waits for this process to end.
     take_in_now(unsafe { &mut *(job as *mut Job) });
-    helper::ends()
-}
-
-extern "C" fn leave_out_task(job: usize) -> ! {
-    // SAFETY: as above.
-    unsafe { (*(job as *mut Job)).taken_in.as_mut() }.into_iter().for_each(TakenIn::undo);
     helper::ends()
 }
 
@@ -402,7 +390,7 @@ fn by_ptrace(job: &mut Job) -> bool {
     let frame = 0u8;
     job.low = &raw const frame as usize;
     // SAFETY: `stop_and_clone` uses no thread-local state and ends itself.
-    let helper = match unsafe { helper::start(stop_and_clone, &raw mut *job as usize, true) } {
+    let helper = match unsafe { helper::start(stop_and_clone, &raw mut *job as usize, Kind::Tracer) } {
         Ok(helper) => helper,
         Err(error) => {
             job.refused = error.0;
@@ -415,13 +403,12 @@ fn by_ptrace(job: &mut Job) -> bool {
     if named {
         name_tracer(0);
     }
-    if job.taken_in.as_mut().is_some_and(|all| all.was_broken_off() || all.is_taken()) {
-        leave_out(job);
-        if job.child == 0 && job.refused == 0 && is_in_time {
-            // Without it.
-            job.crew.clear();
-            return by_ptrace(job);
-        }
+    let broken_off = job.taken_in.as_mut().is_some_and(TakenIn::was_broken_off);
+    leave_out(job);
+    if broken_off && job.child == 0 && job.refused == 0 && is_in_time {
+        // Without it.
+        job.crew.clear();
+        return by_ptrace(job);
     }
     if !is_in_time {
         job.refused = if helper::HANGS.load(Relaxed) { Errno::EDEADLK.0 } else { Errno::ETIMEDOUT.0 };

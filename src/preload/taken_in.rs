@@ -140,12 +140,6 @@ impl TakenIn {
         self.is_refused |= begun;
         begun
     }
-
-    /// It cannot be undone.
-    pub fn give_up(&mut self) {
-        self.stuck += self.used.swap(0, SeqCst);
-        self.is_begun.store(false, SeqCst);
-    }
 }
 
 fn advise(range: AddrRange, advice: usize) -> Result<usize, Errno> {

@@ -223,6 +223,8 @@ pub fn normalize(ranges: &mut [AddrRange]) -> usize {
 
 /// Alignment and most size of the heaps of glibc's arenas, unless glibc.malloc.hugetlb says otherwise.
 pub const HEAP: usize = 64 << 20;
+/// The same where it does, and large pages are of 2 MiB.
+pub const HEAP_OF_LARGE_PAGES: usize = 8 << 20;
 /// Words of an arena's state, the lists of its free chunks among them.
 pub const ARENA_WORDS: usize = 272;
 
@@ -238,11 +240,13 @@ pub fn looks_like_heap(at: usize, words: [usize; 4]) -> bool {
     sizes && arena.is_multiple_of(8) && (own || linked)
 }
 
-/// Whether these words, found at `at`, are an arena's: most of its many lists are empty, and an empty one's two links lead to where its
-/// chunk would begin, 16 bytes before them.
+/// Whether these words, found at `at`, are an arena's: of its 127 lists some that follow each other are empty, and an empty one's two links
+/// lead to where its chunk would begin, 16 bytes before them. (Of other lists' heads hardly any lie so close.)
 pub fn is_arena(at: usize, words: &[usize]) -> bool {
-    let is_empty_list = |(index, links): (usize, &[usize])| links.iter().all(|link| *link == at + index * 8 - 16);
-    words.windows(2).enumerate().skip(2).filter(|list| is_empty_list(*list)).count() >= 32
+    let is_empty_list = |index: usize, links: &[usize]| links.iter().all(|link| *link == at + index * 8 - 16);
+    let are_empty =
+        |(index, links): (usize, &[usize])| is_empty_list(index, &links[..2]) && is_empty_list(index + 2, &links[2..]);
+    words.windows(4).enumerate().skip(2).any(are_empty)
 }
 
 #[cfg(test)]
@@ -385,7 +389,10 @@ mod tests {
         }
         assert!(is_arena(at, &words));
         assert!(!is_arena(at + 16, &words), "it is elsewhere");
-        words[14 + 2 * 31..].fill(0x7f00_0001_0000);
-        assert!(!is_arena(at, &words), "31 of them are empty");
+        // In one where all sizes have been freed, the last lists are empty: of the largest chunks, and of none at all.
+        words[14..14 + 2 * 125].fill(0x7f00_0001_0000);
+        assert!(is_arena(at, &words));
+        words[14 + 2 * 125..14 + 2 * 126].fill(0x7f00_0001_0000);
+        assert!(!is_arena(at, &words), "one may be anything");
     }
 }
