@@ -2,6 +2,7 @@
 //! seems.
 
 use harness::{App, program, source};
+use std::io::Write;
 
 fn odd(what: &str) -> App {
     program("odd.c").arg(what)
@@ -99,13 +100,18 @@ fn libraries_that_several_threads_close_at_once() {
     program("closing.c").args(libraries).run_as_bare().expect_clean();
 }
 
+/// Said past what the runner keeps to itself of a test that passes.
+fn not_tested(why: &str) {
+    std::io::stderr().write_all(format!("NOT TESTED: {why}\n").as_bytes()).unwrap();
+}
+
 /// Where a clone would wait for a thread that stands still for it, no scan is made, and the program is told; the others go on.
 #[test]
 fn program_that_takes_note_of_its_forks() {
     for stop in ["auto", "signal"] {
         let outcome = program("faults.c").arg("forks").options(&format!("scan_at_exit=0:stop={stop}")).run();
         match outcome.ok().stdout.as_str() {
-            "refused\n" => eprintln!("NOT TESTED: no userfaultfd that tells of forks is to be had here"),
+            "refused\n" => not_tested("no userfaultfd that tells of forks is to be had here"),
             said => {
                 assert_eq!(said, "not scanned\ntold of a fork\ndone\n", "{stop}: {outcome:?}");
                 assert!(outcome.stderr.contains("by userfaultfd"), "{stop}: {outcome:?}");
@@ -119,7 +125,7 @@ fn program_that_takes_note_of_its_forks() {
 fn program_that_serves_its_faults_no_more() {
     let outcome = program("faults.c").arg("unserved").options("deadline=20").run();
     if outcome.ok().stdout == "refused\n" {
-        return eprintln!("NOT TESTED: no userfaultfd is to be had here");
+        return not_tested("no userfaultfd is to be had here");
     }
     outcome.expect_leaks(1, 1337);
 }

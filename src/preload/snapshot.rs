@@ -253,7 +253,7 @@ fn take_in_now(job: &mut Job) {
 
 /// Keeps it from the program's forks again. (Not by a helper, which there might be no room for: one has tried that nobody is ended for it.)
 fn leave_out(job: &mut Job) {
-    if let Some(all) = job.taken_in.as_mut().filter(|all| all.is_taken()) {
+    if let Some(all) = &mut job.taken_in {
         all.undo();
     }
 }

@@ -129,11 +129,6 @@ impl TakenIn {
         self.is_begun.store(false, SeqCst);
     }
 
-    /// Whether `undo` has something to do.
-    pub fn is_taken(&self) -> bool {
-        self.used.load(SeqCst) != 0
-    }
-
     /// Whether who was at it has been ended there. Then it is not tried again.
     pub fn was_broken_off(&mut self) -> bool {
         let begun = self.is_begun.swap(false, SeqCst);

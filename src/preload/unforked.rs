@@ -112,7 +112,7 @@ fn missing(pid: u32) -> Result<List<AddrRange>, Stopped> {
         full |= flags.wiped && !missing.push(mapping.range);
     });
     read.map_err(|error| Stopped(Step::Maps, error))?;
-    // What it has mapped since is no matter, but where it may have told us too little, its mappings say which are left out.
+    // By the program's own flags: what it has mapped since is no matter.
     let mut path = [0; 40];
     let smaps = sys::proc_path(&mut path, pid, b"smaps");
     let mut left_out: List<AddrRange> = List::new();

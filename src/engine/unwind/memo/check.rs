@@ -91,8 +91,8 @@ impl Check {
     }
 }
 
-/// All checks of a memo. What a known stack reads, its slots, lies apart from what is needed where something differs: they leave the
-/// program half as many lines of the cache less.
+/// All checks of a memo. What a known stack reads, its slots, lies apart from what is needed where something differs: it takes half as
+/// many lines of the cache from the program.
 #[repr(C)]
 pub(super) struct Checks<const N: usize> {
     slots: [Slot; N],
