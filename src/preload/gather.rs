@@ -13,7 +13,7 @@ use crate::stop::State;
 use crate::threads::{Fate, Stack};
 use crate::tls::{self, Mover};
 use crate::unforked::Copied;
-use crate::{alternate, bundled, contexts, deepbind, own, regions, threads};
+use crate::{alternate, bundled, contexts, deepbind, heaps, own, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -21,11 +21,11 @@ use leakscan_engine::scan::blocks::SizeOf;
 use leakscan_engine::scan::maps::{self, Mapping};
 use leakscan_engine::scan::mark::{How, Marker};
 use leakscan_engine::scan::resident::Pages;
-use leakscan_engine::scan::roots::{self, ARENA_WORDS, Class, Facts, Resident, normalize};
+use leakscan_engine::scan::roots::{self, Class, Facts, Resident, normalize};
 use leakscan_engine::sys::{self, Errno, nr};
 use leakscan_options::Options;
 
-const MEMORY: Stopped = Stopped(Step::Memory, Errno::ENOMEM);
+pub const MEMORY: Stopped = Stopped(Step::Memory, Errno::ENOMEM);
 /// Below the stack pointer, where leaf functions keep words (the x86-64 ABI).
 const RED_ZONE: usize = 128;
 
@@ -164,14 +164,14 @@ pub unsafe fn roots<S: SizeOf>(
         for range in regions::ALLOCATORS.iter() {
             exclude(&mut excluded, range)?;
         }
-        for granule in granules(marker) {
+        for granule in heaps::granules(marker) {
             exclude(&mut excluded, granule)?;
         }
     } else {
         let apart = deepbind::LOADED.load(Relaxed) != 0;
         let heap = mappings.iter().filter(|mapping| apart && mapping.path == b"[heap]");
         heap.for_each(|mapping| _ = shared.push(mapping.range));
-        allocator_memory(marker, pages, mappings, |range| {
+        heaps::allocator_memory(marker, pages, mappings, |range| {
             let _ = apart && shared.push(range);
             exclude(&mut excluded, range)
         })?;
@@ -407,113 +407,6 @@ fn registers<S: SizeOf>(job: &Job, marker: &mut Marker<'_, '_, S>) {
         }
         job.crew.vector(index).iter().for_each(|word| marker.root_word(*word));
     }
-}
-
-/// Whether the program was started with this among GLIBC_TUNABLES.
-fn has_tunable(tunable: &[u8]) -> bool {
-    let Some(buffer) = arena::zeroed::<u8>(64 << 10) else { return false };
-    let Ok(environment) = sys::read_file(c"/proc/self/environ", buffer) else { return false };
-    let mut variables = environment.split(|&byte| byte == 0).filter_map(|line| line.strip_prefix(b"GLIBC_TUNABLES="));
-    variables.any(|tunables| tunables.windows(tunable.len()).any(|window| window == tunable))
-}
-
-/// The heaps of glibc's arenas that live blocks are in. `None` without memory.
-fn heaps_of_blocks<S: SizeOf>(
-    marker: &Marker<'_, '_, S>,
-    pages: &mut Pages,
-    mappings: &[Mapping<'_>],
-) -> Option<List<AddrRange>> {
-    let main =
-        mappings.iter().find(|mapping| mapping.path == b"[heap]").map_or(AddrRange::default(), |heap| heap.range);
-    let (mut heaps, mut last, mut tries): (List<AddrRange>, _, _) = (List::new(), AddrRange::default(), 64);
-    for block in marker.blocks.iter() {
-        if main.contains(block) || last.contains(block) || bundled::heap().contains(block) {
-            continue;
-        }
-        // SAFETY: a block of glibc's has its chunk header before it. Flag 2: mapped by itself; 4: of another arena than the first.
-        if unsafe { *((block - 8) as *const usize) } & 6 != 4 {
-            continue;
-        }
-        // Each begins at a multiple of the most that it may be, which a tunable sets.
-        let mut starts = (18..=32).map(|shift| block & !((1 << shift) - 1));
-        match starts.find_map(|start| heap_at(start, pages).filter(|heap| heap.contains(block))) {
-            Some(heap) => {
-                heaps.push(heap).then_some(())?;
-                last = heap;
-            }
-            None if tries == 0 => break,
-            None => tries -= 1,
-        }
-    }
-    Some(heaps)
-}
-
-/// The heap that begins here, as far as it was ever in use, if there is one.
-fn heap_at(at: usize, pages: &mut Pages) -> Option<AddrRange> {
-    // A reservation of terabytes would get a page at each of these places by our looking at it.
-    if !pages.exists(at) {
-        return None;
-    }
-    // SAFETY: there is a page of private memory. (Where it cannot be read, an empty one takes its place.)
-    let words = unsafe { *(at as *const [usize; 4]) };
-    let arena = words[0];
-    let last = arena.wrapping_add(ARENA_WORDS * 8 - 1);
-    if !roots::looks_like_heap(at, words) || !pages.exists(arena) || !pages.exists(last) {
-        return None;
-    }
-    // SAFETY: as above.
-    let state = unsafe { core::slice::from_raw_parts(arena as *const usize, ARENA_WORDS) };
-    roots::is_arena(arena, state).then(|| AddrRange::new(at, at + words[3]))
-}
-
-/// glibc's memory outside `[heap]`: the heaps of its other arenas, and large blocks that are mapped by themselves.
-fn allocator_memory<S: SizeOf>(
-    marker: &Marker<'_, '_, S>,
-    pages: &mut Pages,
-    mappings: &[Mapping<'_>],
-    mut each: impl FnMut(AddrRange) -> Result<(), Stopped>,
-) -> Result<(), Stopped> {
-    let heaps = heaps_of_blocks(marker, pages, mappings).ok_or(MEMORY)?;
-    heaps.iter().try_for_each(|heap| each(*heap))?;
-    // And those without a block.
-    let most = if has_tunable(b"glibc.malloc.hugetlb=2") { roots::HEAP_OF_LARGE_PAGES } else { roots::HEAP };
-    let step = heaps.iter().fold(most, |step, heap| step.min(1 << heap.start.trailing_zeros()));
-    for mapping in
-        mappings.iter().filter(|mapping| mapping.is_anonymous() && mapping.read && mapping.write && !mapping.shared)
-    {
-        let mut at = mapping.range.start.next_multiple_of(step);
-        while at + 32 <= mapping.range.end {
-            if !heaps.iter().any(|heap| heap.start == at)
-                && let Some(heap) = heap_at(at, pages)
-            {
-                each(heap)?;
-            }
-            at += step;
-        }
-    }
-    // A mapped chunk begins a page; its block comes 16 bytes later, or at an alignment that was asked for.
-    let theirs = |block: &usize| matches!(block % 4096, 0 | 16) && !bundled::heap().contains(*block);
-    for block in marker.blocks.iter().filter(theirs) {
-        // SAFETY: a block of glibc's has its chunk header before it: what lies before the chunk, and its size and flags.
-        let (before, header) = unsafe { (*((block - 16) as *const usize), *((block - 8) as *const usize)) };
-        if header & 2 != 0 && header >> 46 == 0 && before >> 46 == 0 {
-            each(AddrRange::new(block - 16 - before, block - 16 + (header & !7)))?;
-        }
-    }
-    Ok(())
-}
-
-/// Another allocator's memory, as far as blocks show where it is: 32 KiB around each.
-fn granules<'m, S: SizeOf>(marker: &'m Marker<'_, '_, S>) -> impl Iterator<Item = AddrRange> + 'm {
-    const GRANULE: usize = 32 << 10;
-    let mut last = usize::MAX;
-    marker.blocks.iter().filter_map(move |block| {
-        let start = block & !(GRANULE - 1);
-        let end = (block + marker.blocks.usable(block)).next_multiple_of(GRANULE);
-        let new = start != last || end > start + GRANULE;
-        last = start;
-        new.then_some(AddrRange::new(start, end))
-    })
 }
 
 /// Pages that the program has taken every right from may still hold its pointers: read, and named.

@@ -19,6 +19,7 @@ mod forget;
 mod gather;
 mod given_back;
 mod glance;
+mod heaps;
 mod helper;
 mod interpose;
 mod kernel;
