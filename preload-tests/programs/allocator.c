@@ -80,6 +80,15 @@ static void *locked_take(size_t size, size_t align) {
 }
 
 void *malloc(size_t size) { return locked_take(size, 8); }
+// As mimalloc has them since its third version: with no call of malloc.
+char *strndup(const char *text, size_t most) {
+    size_t size = strnlen(text, most);
+    char *copy = locked_take(size + 1, 8);
+    if (!copy) return 0;
+    copy[size] = 0;
+    return memcpy(copy, text, size);
+}
+char *strdup(const char *text) { return strndup(text, strlen(text)); }
 void free(void *block) {
     if (!block || (char *)block < space || (char *)block >= space + SPACE) return;
     pthread_mutex_lock(&lock);

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <time.h>
@@ -323,6 +324,19 @@ static void in_specific_of_thread(void) { start(specific_thread); }
 
 // Mappings
 static void in_anonymous(void) { keep_at((Slot *)map(8192) + 5); }
+// Every second page is a guard, as newer glibcs make those of their threads' stacks: in a mapping that can be read it cannot.
+static void between_guards(size_t pages) {
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+    char *start = map(pages * 4096);
+    for (size_t page = 1; page < pages; page += 2)
+        // (A kernel before 6.13 has none.)
+        check(madvise(start + page * 4096, 4096, MADV_GUARD_INSTALL) == 0 || mprotect(start + page * 4096, 4096, PROT_NONE) == 0);
+    keep_at((Slot *)(start + (pages - 1) * 4096));
+}
+static void in_guarded(void) { between_guards(3); }
+static void in_guarded_large(void) { between_guards(257); }
 static void in_read_only(void) {
     Slot *page = map(4096);
     keep_at(page + 5);
@@ -619,6 +633,8 @@ static const struct {
     {"late_specific", in_late_specific},
     {"specific_of_thread", in_specific_of_thread},
     {"anonymous", in_anonymous},
+    {"guarded", in_guarded},
+    {"guarded_large", in_guarded_large},
     {"read_only", in_read_only},
     {"closed_page", in_closed_page},
     {"page_behind_key", in_page_behind_key},

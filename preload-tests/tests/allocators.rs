@@ -1,6 +1,7 @@
 //! Another allocator underneath: blocks without headers, classes of size, blocks of 8 bytes.
 
 use harness::{App, program, source};
+use std::path::{Path, PathBuf};
 
 /// Instead of glibc's: a small one of the tests' own, loaded behind us, and the one that we bring.
 fn over_others(app: impl Fn() -> App, check: impl Fn(App)) {
@@ -26,6 +27,7 @@ fn every_entry_point_over_another_allocator() {
         "memalign",
         "valloc",
         "strdup",
+        "strndup",
         "asprintf",
         "getline",
         "filling_what_is_usable",
@@ -41,18 +43,18 @@ fn every_entry_point_over_another_allocator() {
     }
 }
 
-/// Debian's allocators, loaded after us. They have operators of their own that do not come to malloc; mimalloc and tcmalloc
+/// The distribution's allocators, loaded after us. They have operators of their own that do not come to malloc; mimalloc and tcmalloc
 /// define glibc's inner names (`__libc_malloc`), too.
-const ALLOCATORS: [&str; 3] = [
-    "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2",
-    "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2",
-    "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4",
-];
+fn packaged() -> [PathBuf; 3] {
+    let path = |name| Path::new("/usr/lib/x86_64-linux-gnu").join(name);
+    let mimalloc = ["libmimalloc.so.2", "libmimalloc.so.3"].map(path).into_iter().find(|path| path.exists());
+    [path("libjemalloc.so.2"), mimalloc.expect("a libmimalloc"), path("libtcmalloc_minimal.so.4")]
+}
 
 #[test]
 fn operators_of_another_allocator() {
-    for allocator in ALLOCATORS {
-        let over = |form: &str, fate: &str| program("operators.cc").args([form, fate]).preload_after(allocator);
+    for allocator in packaged() {
+        let over = |form: &str, fate: &str| program("operators.cc").args([form, fate]).preload_after(&allocator);
         for form in ["plain", "array", "nothrow", "array_nothrow", "direct_call"] {
             over(form, "lose").run().expect_leaks(1, 1337);
             over(form, "keep").run().expect_clean();
@@ -64,9 +66,10 @@ fn operators_of_another_allocator() {
 
 #[test]
 fn blocks_of_another_allocator() {
-    for allocator in ALLOCATORS {
-        for name in ["malloc", "calloc", "growing", "posix_memalign", "aligned_alloc", "memalign", "strdup"] {
-            let entry = |fate| program("entries.c").args([name, fate]).preload_after(allocator).run();
+    for allocator in packaged() {
+        for name in ["malloc", "calloc", "growing", "posix_memalign", "aligned_alloc", "memalign", "strdup", "strndup"]
+        {
+            let entry = |fate| program("entries.c").args([name, fate]).preload_after(&allocator).run();
             entry("lose").expect_leaks(1, 1337);
             entry("keep").expect_clean();
             entry("release").expect_clean();

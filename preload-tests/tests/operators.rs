@@ -50,11 +50,14 @@ fn what_is_kept_or_deleted_is_no_leak() {
 #[test]
 fn bad_alloc_and_new_handler_work() {
     for options in ["", "sample=1"] {
-        let outcome = form("failures", "").options(options).run_as_bare();
-        outcome.expect_clean();
-        // The exceptions' own blocks are nobody else's.
-        let report = outcome.report();
-        assert_eq!(report.misuses.len(), 0, "{report:?}");
+        let failures = form("failures", "").options(options);
+        for app in [failures.clone(), failures.preload_after(source("aligned_library.cc"))] {
+            let outcome = app.run_as_bare();
+            outcome.expect_clean();
+            // The exceptions' own blocks are nobody else's.
+            let report = outcome.report();
+            assert_eq!(report.misuses.len(), 0, "{report:?}");
+        }
     }
 }
 

@@ -170,6 +170,16 @@ fn private_mappings() {
 }
 
 #[test]
+fn guards_in_a_mapping_that_can_be_read() {
+    for place in ["guarded", "guarded_large"] {
+        kept_by("use_mappings", place);
+        // Nothing can be there, so that nothing is missing.
+        let report = run(place, "").report();
+        assert!(report.last().unseen.is_empty(), "{place}: {report:?}");
+    }
+}
+
+#[test]
 fn shared_mappings() {
     for place in ["shared_file", "memfd", "shared_anonymous", "shm"] {
         kept_by("use_mappings", place);

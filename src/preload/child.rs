@@ -52,6 +52,8 @@ pub struct Stopped(pub Step, pub Errno);
 
 /// Pages that could not be read.
 static REPAIRED: AtomicU64 = AtomicU64::new(0);
+/// Of these, the guards.
+static GUARDS: AtomicU64 = AtomicU64::new(0);
 
 /// The child's whole life.
 pub fn run(job: &mut Job) -> ! {
@@ -393,7 +395,8 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     (stats.direct_blocks, stats.direct_bytes) = (direct.blocks, direct.bytes);
     (stats.indirect_blocks, stats.indirect_bytes) = (indirect.blocks, indirect.bytes);
     (stats.confirmed_blocks, stats.confirmed_bytes) = (confirmed.blocks, confirmed.bytes);
-    found.unseen.add_count("page", REPAIRED.load(Relaxed) as usize, b"pages of the program could not be read");
+    let unread = REPAIRED.load(Relaxed) - GUARDS.load(Relaxed);
+    found.unseen.add_count("page", unread as usize, b"pages of the program could not be read");
 
     emit::write(job, settings, shared, found, folds, &gathered.modules)?;
     shared.publish(kept);
@@ -452,11 +455,15 @@ fn quiet_down(deadline: u64) {
     let _ = unsafe { sys::call(nr::RT_SIGPROCMASK, [2, &raw const mask as usize, 0, 8, 0, 0]) };
 }
 
-/// A page could not be read (a file cut short, a mapping without permission): an empty one takes its place, in this copy.
-unsafe extern "C" fn repair(_: i32, info: *const usize, _: usize) {
+/// A page could not be read (a file cut short, a mapping without permission): an empty one takes its place, in this copy. It counts as
+/// not seen but where there is none at all: a guard in the midst of a mapping (MADV_GUARD_INSTALL, with which glibc since 2.42 ends the
+/// stacks of threads).
+unsafe extern "C" fn repair(signal: i32, info: *const usize, _: usize) {
     snapshot::copy_is_needed();
-    // SAFETY: the kernel gives a siginfo whose third word is the address for these signals.
-    let page = unsafe { *info.add(2) } & !4095;
+    const SEGV_MAPERR: u32 = 1;
+    // SAFETY: the kernel gives a siginfo whose second word begins with the code and whose third is the address for these signals.
+    let (code, page) = unsafe { (*info.add(1) as u32, *info.add(2) & !4095) };
+    GUARDS.fetch_add(u64::from(signal == SIGSEGV as i32 && code == SEGV_MAPERR), Relaxed);
     const FIXED_PRIVATE_ANONYMOUS: usize = 0x10 | 2 | 0x20;
     let args = [page, 4096, sys::PROT_READ | sys::PROT_WRITE, FIXED_PRIVATE_ANONYMOUS, usize::MAX, 0];
     // SAFETY: only this process's copy changes, at a page that could not be used.

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)] // reads the return address at the caller's stack pointer
 
 use crate::{bundled, contexts, forget, misuse, real, state, tls, trigger};
-use core::ffi::c_int;
+use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::compiler_fence;
 use leakscan_engine::record::live_map::{Cell, Family, SLACK_ELSEWHERE};
@@ -432,6 +432,8 @@ pub unsafe extern "C" fn posix_memalign(out: *mut usize, align: usize, size: usi
     if result == 0 {
         // SAFETY: posix_memalign has just written the block's address there.
         born(fresh(unsafe { *out }, 0, size), size, Caller::of_malloc(sp, fp));
+    } else {
+        failed();
     }
     result
 }
@@ -450,6 +452,40 @@ pub extern "C" fn valloc(size: usize, sp: usize, fp: usize) -> usize {
 
 pub extern "C" fn pvalloc(size: usize, sp: usize, fp: usize) -> usize {
     born(fresh(real::pvalloc(request(size)), 0, size), size, Caller::of_malloc(sp, fp))
+}
+
+/// strdup over an allocator that has one of its own, or before that is known.
+///
+/// # Safety
+/// `text` is what the program gave to strdup.
+pub unsafe extern "C" fn strdup(text: *const c_char, sp: usize, fp: usize) -> usize {
+    // SAFETY: by this function's own contract, it ends with a zero.
+    real::strdup(text as usize).unwrap_or_else(|| copy(unsafe { CStr::from_ptr(text) }.to_bytes(), sp, fp))
+}
+
+/// The same for strndup.
+///
+/// # Safety
+/// `text` and `most` are what the program gave to strndup.
+pub unsafe extern "C" fn strndup(text: *const c_char, most: usize, sp: usize, fp: usize) -> usize {
+    real::strndup(text as usize, most).unwrap_or_else(|| {
+        // SAFETY: by this function's own contract, there are bytes up to a zero, or so many.
+        let len = (0..most).find(|&at| unsafe { *text.add(at) } == 0).unwrap_or(most);
+        // SAFETY: as above.
+        copy(unsafe { core::slice::from_raw_parts(text.cast(), len) }, sp, fp)
+    })
+}
+
+fn copy(text: &[u8], sp: usize, fp: usize) -> usize {
+    let addr = malloc(text.len() + 1, sp, fp, Family::Malloc as u32);
+    if addr != 0 {
+        // SAFETY: the new block has room for the text and a zero.
+        unsafe {
+            (addr as *mut u8).copy_from_nonoverlapping(text.as_ptr(), text.len());
+            ((addr + text.len()) as *mut u8).write(0);
+        }
+    }
+    addr
 }
 
 /// An operator new or delete (`what` as in [`tls::Note`]) has been called; the real one is entered next, at the same stack

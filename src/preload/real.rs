@@ -26,6 +26,8 @@ unsafe extern "C" {
     fn __sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int;
     fn bsd_signal(signal: c_int, handler: usize) -> usize;
     fn gsignal(signal: c_int) -> c_int;
+    fn __strdup(text: usize) -> usize;
+    fn __strndup(text: usize, most: usize) -> usize;
 }
 
 const NEXT: *mut c_void = -1isize as *mut c_void;
@@ -125,6 +127,8 @@ functions! {
     MADVISE, "madvise";
     MMAP, "mmap";
     MUNMAP, "munmap";
+    STRDUP, "strdup", __strdup;
+    STRNDUP, "strndup", __strndup;
     DL_FIND_OBJECT, "_dl_find_object";
     NEW, "_Znwm";
     NEW_NOTHROW, "_ZnwmRKSt9nothrow_t";
@@ -157,10 +161,11 @@ fn operator_slots() -> impl Iterator<Item = &'static (&'static AtomicUsize, &'st
     ALL.iter().filter(|(_, name)| name.to_bytes().starts_with(b"_Z"))
 }
 
-/// An allocator may have operators of its own, which do not come to our malloc: they are forgotten, and those of the C++ runtime
-/// found instead at their first use, which do.
-pub fn forget_operators_in(file: AddrRange) {
-    operator_slots().filter(|(slot, _)| file.contains(slot.load(Relaxed))).for_each(|(slot, _)| slot.store(0, Relaxed));
+/// An allocator may have operators of its own, and a strdup, which do not come to our malloc: they are forgotten, and operators of the
+/// C++ runtime found instead at their first use, which do. Of strdup we have one ourselves.
+pub fn forget_makers_in(file: AddrRange) {
+    let makers = operator_slots().map(|(slot, _)| *slot).chain([&STRDUP, &STRNDUP]);
+    makers.filter(|slot| file.contains(slot.load(Relaxed))).for_each(|slot| slot.store(0, Relaxed));
 }
 
 /// The C++ operator of `slot`, whose library was loaded after us and out of our sight (by a dlopen with RTLD_LOCAL).
@@ -350,6 +355,15 @@ pub fn usable_size(ptr: usize) -> usize {
 }
 pub fn pthread_create(thread: usize, attr: usize, start: usize, argument: usize) -> c_int {
     call!(PTHREAD_CREATE, fn(thread: usize, attr: usize, start: usize, argument: usize) -> c_int)
+}
+/// strdup, but an allocator's own: `None`.
+pub fn strdup(text: usize) -> Option<usize> {
+    ready();
+    (STRDUP.load(Relaxed) != 0).then(|| call_ready!(STRDUP, fn(text: usize) -> usize))
+}
+pub fn strndup(text: usize, most: usize) -> Option<usize> {
+    ready();
+    (STRNDUP.load(Relaxed) != 0).then(|| call_ready!(STRNDUP, fn(text: usize, most: usize) -> usize))
 }
 pub fn sigaltstack(new: usize, old: usize) -> c_int {
     call!(SIGALTSTACK, fn(new: usize, old: usize) -> c_int)

@@ -87,7 +87,7 @@ pub fn set_allocator(malloc: Option<usize>) {
     KNOWN.store(true, Release);
     let file = malloc.and_then(real::mapped_file).unwrap_or_default();
     if !file.is_empty() {
-        real::forget_operators_in(file);
+        real::forget_makers_in(file);
         ALLOCATOR.1.store(file.end, Relaxed);
         ALLOCATOR.0.store(file.start, Release);
     }

@@ -148,6 +148,41 @@ export! {
     "cfree" => crate::fast::FREE, "x1", "x2", "mov w3, #0; adrp x9, {target}; ldr x9, [x9, :lo12:{target}]; blr x9";
 }
 
+/// strdup: libc's, which calls malloc, or ours where an allocator has one that does not.
+macro_rules! export_copy {
+    ($($name:literal, $real:ident, $sp:literal, $fp:literal => $ours:path;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    ".cfi_startproc",
+                    "adrp x9, {real}", "ldr x9, [x9, :lo12:{real}]", "cbz x9, 2f", "br x9",
+                    "2:", concat!("mov ", $fp, ", x29"),
+                    "stp x29, x30, [sp, #-16]!",
+                    ".cfi_def_cfa_offset 16", ".cfi_offset 29, -16", ".cfi_offset 30, -8",
+                    "mov x29, sp",
+                    concat!("add ", $sp, ", sp, #8"),
+                    "bl {ours}",
+                    "ldp x29, x30, [sp], #16",
+                    ".cfi_def_cfa_offset 0", ".cfi_restore 29", ".cfi_restore 30",
+                    "ret",
+                    ".cfi_endproc",
+                    real = sym crate::real::$real,
+                    ours = sym $ours
+                )
+            }
+        };)+
+    };
+}
+
+export_copy! {
+    "strdup", STRDUP, "x1", "x2" => to::strdup;
+    "strndup", STRNDUP, "x2", "x3" => to::strndup;
+}
+
 /// mmap and sbrk: as they are, then a note of what they gave, how long it is, and who asked.
 macro_rules! export_growth {
     ($($name:literal => $function:path, $len:literal, $note:path;)+) => {

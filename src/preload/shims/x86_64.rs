@@ -148,6 +148,31 @@ export! {
     "cfree" => crate::fast::FREE, "rsi", "rdx", "jmp qword ptr [rip + {target}]";
 }
 
+/// strdup: libc's, which calls malloc, or ours where an allocator has one that does not.
+macro_rules! export_copy {
+    ($($name:literal, $real:ident, $sp:literal, $fp:literal => $ours:path;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    "mov rax, qword ptr [rip + {real}]", "test rax, rax", "jz 2f", "jmp rax",
+                    "2:", concat!("mov ", $sp, ", rsp"), concat!("mov ", $fp, ", rbp"), "jmp {ours}",
+                    real = sym crate::real::$real,
+                    ours = sym $ours
+                )
+            }
+        };)+
+    };
+}
+
+export_copy! {
+    "strdup", STRDUP, "rsi", "rdx" => to::strdup;
+    "strndup", STRNDUP, "rdx", "rcx" => to::strndup;
+}
+
 /// mmap and sbrk: as they are, then a note of what they gave, how long it is, and who asked.
 macro_rules! export_growth {
     ($($name:literal => $function:path, $len:literal, $note:path;)+) => {
