@@ -16,6 +16,8 @@ static NOINLINE void *full(void) {
     return block;
 }
 static NOINLINE void recycle(void *(*again)(void *)) {
+    // glibc 2.43 takes room for a thread's lists of freed blocks when there is the first: not from those that are counted on here.
+    free(malloc(600));
     void *first = full();
     void *second = malloc(16);
     guard = malloc(16);

@@ -195,21 +195,29 @@ impl Stack {
             return Fate::Parents;
         }
         let offset = TID_OFFSET.load(Relaxed);
-        let tid = (block[offset / 8] >> (offset % 8 * 8)) as u32 as i32;
-        // pthread_detach, and PTHREAD_CREATE_DETACHED, let the word `joinid` point to the control block itself.
+        let word = |offset: usize| (block[offset / 8] >> (offset % 8 * 8)) as u32;
+        // pthread_detach, and PTHREAD_CREATE_DETACHED, let the word `joinid` point to the control block itself. (glibc before 2.43.)
         let detached = || {
             let mut words = block.iter().enumerate().filter(|(at, _)| !CONTROL_BLOCK.selves.contains(at));
             words.any(|(_, word)| *word == self.pointer)
         };
-        match tid {
-            _ if offset == 0 => Fate::Over,
-            // The kernel clears it when the thread ends, pthread_join sets -1.
+        if offset == 0 {
+            return Fate::Over;
+        }
+        let state = word(offset + STATE_BEHIND_TID);
+        match word(offset) as i32 {
+            // The kernel clears it when the thread ends, pthread_join sets -1 (before 2.43).
             1.. => Fate::Runs,
-            0 if !detached() => Fate::Returned,
+            0 if state & TERMINATED == 0 && !detached() => Fate::Returned,
             _ => Fate::Over,
         }
     }
 }
+
+/// `struct pthread.cancelhandling`, so many bytes behind the thread's id in every glibc from 2.35 to 2.43, and its bit that nobody will
+/// ask for what the thread has returned, since that was done, or it was detached (nptl/descr.h).
+const STATE_BEHIND_TID: usize = 56;
+const TERMINATED: u32 = 0x20;
 
 /// The control block of the thread with this thread pointer.
 pub fn control_block(pointer: usize) -> AddrRange {
