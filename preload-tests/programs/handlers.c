@@ -52,7 +52,13 @@ int main(int count, char **words) {
         struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
         check(sigaltstack(&stack, 0) == 0 && sigaction(SIGUSR1, &action, 0) == 0);
         raise(SIGUSR1);
-        if (is(words[1], "over")) scan(), scan();
+        if (is(words[1], "over")) {
+            // Registers of then.
+            memset(&handlers, 0, sizeof handlers);
+            memset(&others, 0, sizeof others);
+            scan();
+            scan();
+        }
         _exit(0);
     }
     pthread_t thread;

@@ -78,6 +78,37 @@ fn blocks_of_another_allocator() {
 }
 
 #[test]
+fn a_block_by_a_function_of_the_allocators_own_keeps_what_it_points_to() {
+    let run = |fate| program("past_us.c").arg(fate).preload_after(source("allocator.c")).run();
+    run("lose").expect_leaks(1, 1337);
+    let kept = run("keep");
+    kept.expect_clean();
+    // Whether such a block is lost itself nobody knows.
+    let unseen = kept.report().last().unseen.clone();
+    assert!(unseen.len() == 1 && unseen[0].what == "allocator" && unseen[0].count == 1, "{unseen:?}");
+}
+
+/// redis since 7.4 has its Lua's memory so. Without jemalloc they are there all the same, by other functions.
+#[test]
+fn jemallocs_own_functions() {
+    let [jemalloc, ..] = packaged();
+    for way in ["0", "1", "2", "3", "4"] {
+        let app = |fate: &str| program("jemalloc.c").args([way, fate]);
+        for over in [|app: App, library: &Path| app.preload_after(library), |app: App, _: &Path| app] {
+            over(app("lose"), &jemalloc).run().expect_leaks(1, 1337);
+            for fate in ["keep", "give", "give_sized", "free"] {
+                let outcome = over(app(fate), &jemalloc).run();
+                outcome.expect_clean();
+                let report = outcome.report();
+                assert!(report.misuses.is_empty() && report.last().unseen.is_empty(), "{way} {fate}: {report:?}");
+                let blocks = if fate == "keep" { 2 } else { 1 };
+                assert!(report.last().live_blocks >= blocks, "{report:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn small_blocks_do_not_share_what_is_known_of_them() {
     let sizes = |from: &str, to: &str, check: &dyn Fn(App)| {
         over_others(|| program("entries.c").args(["sizes", from, to]), check);

@@ -158,14 +158,13 @@ pub unsafe fn roots<S: SizeOf>(
     }
     unseen.add_count("thread", missed, b"were not found when the others were stopped; their stacks were taken whole");
     let foreign = FOREIGN_ALLOCATOR.load(Relaxed);
-    // glibc's memory, where libraries may have blocks that did not come to us.
+    // An allocator's memory, where the program may have blocks that did not come to us.
     let mut shared: List<AddrRange> = List::new();
+    let past_us = foreign && heaps::are_made_past_us();
     if foreign {
-        for range in regions::ALLOCATORS.iter() {
+        for range in regions::ALLOCATORS.iter().chain(heaps::granules(marker)) {
             exclude(&mut excluded, range)?;
-        }
-        for granule in heaps::granules(marker) {
-            exclude(&mut excluded, granule)?;
+            let _ = past_us && shared.push(range);
         }
     } else {
         let apart = deepbind::LOADED.load(Relaxed) != 0;
@@ -258,10 +257,18 @@ pub unsafe fn roots<S: SizeOf>(
         return Err(MEMORY);
     }
     if options.use_mappings {
-        for &range in shared.iter() {
-            // SAFETY: glibc's memory, as it was found; faults are repaired.
-            unsafe { deepbind::root_gaps(marker, pages, range) }.ok_or(MEMORY)?;
+        if past_us {
+            let apart = normalize(&mut shared);
+            // SAFETY: the allocator's memory; faults are repaired.
+            unsafe { heaps::root_others_blocks(marker, pages, &shared[..apart]) }.ok_or(MEMORY)?;
+        } else {
+            for &range in shared.iter() {
+                // SAFETY: glibc's memory, as it was found; faults are repaired.
+                unsafe { deepbind::root_gaps(marker, pages, range) }.ok_or(MEMORY)?;
+            }
         }
+        let why = b"blocks may be made by functions of the allocator's own (mi_malloc): what they point to is kept, whether they are lost is not known";
+        unseen.add_count("allocator", past_us.into(), why);
         closed_pages(&closed, pages, marker, unseen);
         let all = copied.mark(marker, unseen);
         audit.after(marker, "mappings");

@@ -1,16 +1,16 @@
 //! Where an allocator's memory lies: what is no block there is no root.
 #![allow(unsafe_code)] // reads the copied memory
 
-use crate::bundled;
 use crate::child::Stopped;
 use crate::gather::MEMORY;
+use crate::{bundled, regions, symbols};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
 use leakscan_engine::scan::blocks::SizeOf;
 use leakscan_engine::scan::maps::Mapping;
-use leakscan_engine::scan::mark::Marker;
+use leakscan_engine::scan::mark::{How, Marker};
 use leakscan_engine::scan::resident::Pages;
-use leakscan_engine::scan::roots::{self, ARENA_WORDS};
+use leakscan_engine::scan::roots::{self, ARENA_WORDS, Resident};
 use leakscan_engine::sys;
 
 /// glibc's memory outside `[heap]`: the heaps of its other arenas, and large blocks that are mapped by themselves.
@@ -61,6 +61,43 @@ pub fn granules<'m, S: SizeOf>(marker: &'m Marker<'_, '_, S>) -> impl Iterator<I
         last = start;
         new.then_some(AddrRange::new(start, end))
     })
+}
+
+/// Whether a file of the program calls functions of another allocator's own that do not come to us: mimalloc's, tcmalloc's.
+pub fn are_made_past_us() -> bool {
+    symbols::any_refers(regions::allocator(), |name| name.starts_with(b"mi_") || name.starts_with(b"tc_"))
+}
+
+/// Takes all of another allocator's memory that is no block of ours for roots. `None` without memory.
+///
+/// # Safety
+/// As for [`Marker::root_range`]. `ranges` are in order, and apart.
+pub unsafe fn root_others_blocks<S: SizeOf>(
+    marker: &mut Marker<'_, '_, S>,
+    pages: &mut Pages,
+    ranges: &[AddrRange],
+) -> Option<()> {
+    let mut gaps: List<AddrRange> = List::new();
+    let mut blocks = marker.blocks.iter().peekable();
+    let mut from = 0;
+    for range in ranges {
+        from = range.start.max(from);
+        while let Some(block) = blocks.next_if(|block| *block < range.end) {
+            if block > from && !gaps.push(AddrRange::new(from, block)) {
+                return None;
+            }
+            from = from.max(block + marker.blocks.usable(block));
+        }
+        if from < range.end {
+            gaps.push(AddrRange::new(from, range.end)).then_some(())?;
+        }
+    }
+    drop(blocks);
+    for &gap in gaps.iter() {
+        // SAFETY: by this function's own contract.
+        pages.each(gap, Resident::Private, |run| unsafe { marker.root_range(run, How::default()) });
+    }
+    Some(())
 }
 
 /// Whether the program was started with this among GLIBC_TUNABLES.

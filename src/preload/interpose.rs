@@ -259,15 +259,21 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     if old == 0 {
         return malloc(size, sp, fp, Family::Malloc as u32);
     }
+    moves(old, size, sp, fp, |size| real::realloc(old, size))
+}
+
+/// A block gets another size by `realloc`, and mostly another place.
+#[inline(always)]
+fn moves(old: usize, size: usize, sp: usize, fp: usize, realloc: impl Fn(usize) -> usize) -> usize {
     if !state::on() {
-        return real::realloc(old, request(size));
+        return realloc(request(size));
     }
     let Some(cell) = TRACKER.live.get(old) else {
         TRACKER.unknown.fetch_add(1, Relaxed);
         misuse::unknown(old, Family::Malloc, || {
             tls::current().and_then(|thread| stack_of_a_free(thread, Caller::of_malloc(sp, fp)))
         });
-        let new = if may_be_given_back(old, None) { real::realloc(old, request(size)) } else { real::malloc(size) };
+        let new = if may_be_given_back(old, None) { realloc(request(size)) } else { real::malloc(size) };
         return born(new, size, Caller::of_malloc(sp, fp));
     };
     // Out of the map before the real call, after which the address may be another thread's; until the new one is in the map a
@@ -288,7 +294,7 @@ pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usiz
     }
     let clears = state::ZERO.load(Relaxed) || size <= state::clear().grown_up_to();
     TRACKER.live.take(old);
-    let new = if size == 0 { real::realloc(old, 0) } else { real::realloc(old, request(size)) };
+    let new = realloc(if size == 0 { 0 } else { request(size) });
     if new == 0 && size != 0 {
         TRACKER.live.set(old, cell);
     }
@@ -410,6 +416,36 @@ pub extern "C" fn free(addr: usize, sp: usize, fp: usize) {
 pub extern "C" fn delete(addr: usize, sp: usize, fp: usize, family: u32) {
     if dies(addr, Caller { sp, fp, family: Family::of(family) }) {
         real::free(addr);
+    }
+}
+
+/// jemalloc's further functions: redis has its Lua's memory from them. Without jemalloc they do the same by its plain ones.
+pub extern "C" fn mallocx(size: usize, flags: c_int, sp: usize, fp: usize) -> usize {
+    born(fresh(real::mallocx(request(size), flags), 0, size), size, Caller::of_malloc(sp, fp))
+}
+
+pub extern "C" fn rallocx(old: usize, size: usize, flags: c_int, sp: usize, fp: usize) -> usize {
+    moves(old, size, sp, fp, |size| real::rallocx(old, size, flags))
+}
+
+/// Where it lies. How much was asked for is not known any more: all of it counts.
+#[unsafe(no_mangle)]
+pub extern "C" fn xallocx(addr: usize, size: usize, extra: usize, flags: c_int) -> usize {
+    if let Some(cell) = TRACKER.live.get(addr) {
+        TRACKER.live.set(addr, cell.without_slack());
+    }
+    real::xallocx(addr, request(size), extra, flags)
+}
+
+pub extern "C" fn dallocx(addr: usize, flags: c_int, sp: usize, fp: usize) {
+    if dies(addr, Caller::of_malloc(sp, fp)) {
+        real::dallocx(addr, flags);
+    }
+}
+
+pub extern "C" fn sdallocx(addr: usize, size: usize, flags: c_int, sp: usize, fp: usize) {
+    if dies(addr, Caller::of_malloc(sp, fp)) {
+        real::sdallocx(addr, request(size), flags);
     }
 }
 

@@ -127,6 +127,11 @@ functions! {
     MADVISE, "madvise";
     MMAP, "mmap";
     MUNMAP, "munmap";
+    MALLOCX, "mallocx";
+    RALLOCX, "rallocx";
+    XALLOCX, "xallocx";
+    DALLOCX, "dallocx";
+    SDALLOCX, "sdallocx";
     STRDUP, "strdup", __strdup;
     STRNDUP, "strndup", __strndup;
     DL_FIND_OBJECT, "_dl_find_object";
@@ -355,6 +360,52 @@ pub fn usable_size(ptr: usize) -> usize {
 }
 pub fn pthread_create(thread: usize, attr: usize, start: usize, argument: usize) -> c_int {
     call!(PTHREAD_CREATE, fn(thread: usize, attr: usize, start: usize, argument: usize) -> c_int)
+}
+/// jemalloc's, and what they do by the functions that each allocator has.
+pub fn mallocx(size: usize, flags: c_int) -> usize {
+    const ALIGNMENT: c_int = 0x3f;
+    const ZERO: c_int = 0x40;
+    ready();
+    if MALLOCX.load(Relaxed) != 0 {
+        return call_ready!(MALLOCX, fn(size: usize, flags: c_int) -> usize);
+    }
+    let align = 1 << (flags & ALIGNMENT);
+    let addr = if align > 16 { memalign(align, size) } else { malloc(size) };
+    if addr != 0 && flags & ZERO != 0 {
+        // SAFETY: the new block.
+        unsafe { (addr as *mut u8).write_bytes(0, size) };
+    }
+    addr
+}
+pub fn rallocx(old: usize, size: usize, flags: c_int) -> usize {
+    if RALLOCX.load(Relaxed) != 0 {
+        return call!(RALLOCX, fn(old: usize, size: usize, flags: c_int) -> usize);
+    }
+    let new = mallocx(size, flags);
+    if new != 0 {
+        // SAFETY: a block that the program gives up, and a new one.
+        unsafe { (new as *mut u8).copy_from_nonoverlapping(old as *const u8, usable_size(old).min(size)) };
+        free(old);
+    }
+    new
+}
+pub fn xallocx(addr: usize, size: usize, extra: usize, flags: c_int) -> usize {
+    if XALLOCX.load(Relaxed) == 0 {
+        return usable_size(addr);
+    }
+    call!(XALLOCX, fn(addr: usize, size: usize, extra: usize, flags: c_int) -> usize)
+}
+pub fn dallocx(addr: usize, flags: c_int) {
+    if DALLOCX.load(Relaxed) == 0 {
+        return free(addr);
+    }
+    call!(DALLOCX, fn(addr: usize, flags: c_int) -> ())
+}
+pub fn sdallocx(addr: usize, size: usize, flags: c_int) {
+    if SDALLOCX.load(Relaxed) == 0 {
+        return free(addr);
+    }
+    call!(SDALLOCX, fn(addr: usize, size: usize, flags: c_int) -> ())
 }
 /// strdup, but an allocator's own: `None`.
 pub fn strdup(text: usize) -> Option<usize> {

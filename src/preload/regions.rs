@@ -111,8 +111,13 @@ fn note_early(range: AddrRange, by_sbrk: bool, caller: usize) {
     }
 }
 
+/// The file of an allocator that is not glibc's.
+pub fn allocator() -> AddrRange {
+    AddrRange::new(ALLOCATOR.0.load(Acquire), ALLOCATOR.1.load(Relaxed))
+}
+
 fn is_allocators(caller: usize) -> bool {
-    AddrRange::new(ALLOCATOR.0.load(Acquire), ALLOCATOR.1.load(Relaxed)).contains(caller)
+    allocator().contains(caller)
 }
 
 /// mmap without its note: the real one, or the kernel while that is not known.

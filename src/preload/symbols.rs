@@ -168,6 +168,69 @@ impl Search {
     }
 }
 
+/// Whether a file other than ours and the one at `but` refers to a name of another one's that is as wanted.
+pub fn any_refers(but: AddrRange, wanted: impl Fn(&[u8]) -> bool) -> bool {
+    let ours = own::data();
+    let mut others = files().filter(|file| !ours.contains(file.dynamic()) && !but.contains(file.dynamic()));
+    // SAFETY: the files are loaded.
+    others.any(|file| unsafe { Relocations::of(file.0).any(&wanted) })
+}
+
+/// What a file's dynamic section says of the places that ld.so has written addresses to.
+#[derive(Default)]
+struct Relocations {
+    table: Table,
+    /// Start and size of the two tables (`Elf64_Rela`): the one for calls, and that for all else.
+    places: [(usize, usize); 2],
+}
+
+impl Relocations {
+    fn of(file: &Map) -> Self {
+        const CALLS_SIZE: usize = 2;
+        const OTHERS: usize = 7;
+        const OTHERS_SIZE: usize = 8;
+        const CALLS: usize = 23;
+        let mut found = Self { table: Table::of(file), ..Self::default() };
+        each_entry(file, |tag, value, address| match tag {
+            CALLS => found.places[0].0 = address,
+            CALLS_SIZE => found.places[0].1 = value,
+            OTHERS => found.places[1].0 = address,
+            OTHERS_SIZE => found.places[1].1 = value,
+            _ => {}
+        });
+        found
+    }
+
+    /// # Safety
+    /// The file is loaded.
+    unsafe fn any(&self, wanted: &impl Fn(&[u8]) -> bool) -> bool {
+        let Table { symbols, strings, .. } = self.table;
+        let tables = self.places.iter().filter(|(start, _)| *start != 0 && symbols != 0 && strings != 0);
+        tables.flat_map(|(start, size)| (*start..*start + *size).step_by(24)).any(|at| {
+            // SAFETY: its linker has laid out the tables, whose second word has the symbol's number in its upper half.
+            unsafe {
+                let symbol = symbols + (*((at + 8) as *const usize) >> 32) * 24;
+                let section = *((symbol + 6) as *const u16);
+                symbol != symbols
+                    && section == 0
+                    && wanted(CStr::from_ptr((strings + *(symbol as *const u32) as usize) as *const c_char).to_bytes())
+            }
+        })
+    }
+}
+
+/// Gives tag and value of each entry of a file's dynamic section, and the value as an address.
+fn each_entry(file: &Map, mut each: impl FnMut(usize, usize, usize)) {
+    let mut entry = file.dynamic;
+    // SAFETY: a dynamic section ends with a tag of 0.
+    while let Some(Entry { tag: tag @ 1.., value }) = unsafe { entry.as_ref() } {
+        // ld.so has made addresses of them, but not in the kernel's own file.
+        each(*tag, *value, if *value < file.base { *value + file.base } else { *value });
+        // SAFETY: this was not the last.
+        entry = unsafe { entry.add(1) };
+    }
+}
+
 enum Definition {
     At(usize),
     /// The file has no table that would tell.
@@ -191,20 +254,12 @@ impl Table {
         const SYMBOLS: usize = 6;
         const GNU_HASH: usize = 0x6fff_fef5;
         let mut table = Self { bias: file.base, ..Self::default() };
-        let mut entry = file.dynamic;
-        // SAFETY: a dynamic section ends with a tag of 0.
-        while let Some(Entry { tag: tag @ 1.., value }) = unsafe { entry.as_ref() } {
-            // ld.so has made addresses of them, but not in the kernel's own file.
-            let address = if *value < file.base { *value + file.base } else { *value };
-            match *tag {
-                GNU_HASH => table.hash = address,
-                SYMBOLS => table.symbols = address,
-                STRINGS => table.strings = address,
-                _ => {}
-            }
-            // SAFETY: this was not the last.
-            entry = unsafe { entry.add(1) };
-        }
+        each_entry(file, |tag, _, address| match tag {
+            GNU_HASH => table.hash = address,
+            SYMBOLS => table.symbols = address,
+            STRINGS => table.strings = address,
+            _ => {}
+        });
         table
     }
 

@@ -136,6 +136,10 @@ export! {
     "reallocarray" => to::reallocarray, "x3", "x4", "bl {target}";
     "free_sized" => to::free_sized, "x2", "x3", "bl {target}";
     "free_aligned_sized" => to::free_aligned_sized, "x3", "x4", "bl {target}";
+    "mallocx" => to::mallocx, "x2", "x3", "bl {target}";
+    "rallocx" => to::rallocx, "x3", "x4", "bl {target}";
+    "dallocx" => to::dallocx, "x2", "x3", "bl {target}";
+    "sdallocx" => to::sdallocx, "x3", "x4", "bl {target}";
     "posix_memalign" => to::posix_memalign, "x3", "x4", "bl {target}";
     "aligned_alloc" => to::aligned_alloc, "x2", "x3", "bl {target}";
     "memalign" => to::memalign, "x2", "x3", "bl {target}";

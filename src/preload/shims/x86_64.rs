@@ -136,6 +136,10 @@ export! {
     "reallocarray" => to::reallocarray, "rcx", "r8", "jmp {target}";
     "free_sized" => to::free_sized, "rdx", "rcx", "jmp {target}";
     "free_aligned_sized" => to::free_aligned_sized, "rcx", "r8", "jmp {target}";
+    "mallocx" => to::mallocx, "rdx", "rcx", "jmp {target}";
+    "rallocx" => to::rallocx, "rcx", "r8", "jmp {target}";
+    "dallocx" => to::dallocx, "rdx", "rcx", "jmp {target}";
+    "sdallocx" => to::sdallocx, "rcx", "r8", "jmp {target}";
     "posix_memalign" => to::posix_memalign, "rcx", "r8", "jmp {target}";
     "aligned_alloc" => to::aligned_alloc, "rdx", "rcx", "jmp {target}";
     "memalign" => to::memalign, "rdx", "rcx", "jmp {target}";
