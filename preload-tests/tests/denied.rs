@@ -122,3 +122,53 @@ fn there_is_no_proc() {
     let outcome = app.arg(&empty).run();
     told(&outcome);
 }
+
+/// A filter that would end the program for a scan: the last one comes before it, and the program goes on as without us.
+#[test]
+fn a_filter_that_kills_for_what_a_scan_needs() {
+    for (way, what) in
+        [("prctl", "all"), ("seccomp", "all"), ("syscall_prctl", "all"), ("prctl", "trap"), ("prctl", "clone")]
+    {
+        for (fate, lost) in [("lose", (1, 1337)), ("keep", (0, 0))] {
+            for options in ["", "stop=signal:interval=1", "allocator=bundled"] {
+                let outcome = program("sandbox.c").args([way, what, fate]).options(options).run_as_bare();
+                assert_eq!(outcome.status.code(), Some(3), "{way} {what}: {outcome:?}");
+                let report = outcome.report();
+                assert_eq!(report.total(), lost, "{way} {what}: {report:?}");
+                let last = report.last();
+                let told = last.unseen.iter().any(|unseen| unseen.what == "seccomp" && unseen.count == 1);
+                assert!(last.trigger == "seccomp" && told, "{report:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sandbox_of_read_and_write_alone() {
+    let outcome = program("sandbox.c").args(["strict", "", "lose"]).run_as_bare();
+    assert_eq!(outcome.ok().report().total(), (1, 1337), "{outcome:?}");
+}
+
+/// A filter that was there when the program began, as service managers have them: against who looks into other processes.
+#[test]
+fn a_filter_of_a_service() {
+    for (fate, lost) in [("lose", (2, 1337 + 999)), ("keep", (1, 999))] {
+        for options in ["", "interval=1:stop=signal"] {
+            let outcome = program("sandbox.c").args(["prctl", "service", fate]).options(options).run_as_bare();
+            assert_eq!(outcome.status.code(), Some(3), "{outcome:?}");
+            let report = outcome.report();
+            assert_eq!((report.total(), report.last().trigger.as_str()), (lost, "exit"), "{report:?}");
+            assert!(report.last().unseen.is_empty(), "{report:?}");
+        }
+    }
+}
+
+/// What the kernel does not take, and what refuses nothing that we need, changes nothing.
+#[test]
+fn a_filter_that_is_none() {
+    for (way, what) in [("none", "all"), ("refused", "all")] {
+        let outcome = program("sandbox.c").args([way, what, "lose"]).run_as_bare();
+        let report = outcome.report();
+        assert_eq!((report.total(), report.last().trigger.as_str()), ((2, 1337 + 999), "exit"), "{report:?}");
+    }
+}

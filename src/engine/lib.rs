@@ -13,6 +13,7 @@ pub mod heap;
 pub mod lock;
 pub mod record;
 pub mod scan;
+pub mod seccomp;
 mod sync;
 pub mod sys;
 pub mod unwind;

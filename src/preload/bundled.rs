@@ -121,6 +121,14 @@ fn malloc_below(size: usize) -> (usize, usize) {
     }
 }
 
+/// glibc's malloc begins, if it has not yet: it asks the kernel for more than memory then.
+pub fn begin_below() {
+    if in_place() {
+        let (addr, _) = malloc_below(1);
+        call!(FREE, fn(addr: usize) -> ());
+    }
+}
+
 /// The same, all zeros.
 #[inline(always)]
 pub fn calloc_in(thread: &Thread, size: usize) -> (usize, usize) {

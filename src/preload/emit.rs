@@ -157,7 +157,7 @@ pub fn write(
     let folds = folds.sorted();
     let wrong = misuse::all().flat_map(|misuse| [misuse.made, misuse.freed]);
     stacks(&mut writer, folds.iter().map(|fold| fold.key.stack).chain(wrong), loaded, written);
-    counters(&mut found, shared, settings);
+    counters(&mut found, job.trigger, shared, settings);
     found.stats.pause_us = pause(shared);
     found.stats.scan_ms = (sys::clock_ns(sys::CLOCK_MONOTONIC) - found.begun_ns) / 1_000_000;
     found.stats.cpu_ms = (sys::clock_ns(sys::CLOCK_PROCESS_CPUTIME) - found.cpu_ns) / 1_000_000;
@@ -279,7 +279,7 @@ fn leak(fold: &Fold) -> Leak {
 }
 
 /// What was counted while the program ran.
-fn counters(found: &mut Findings, shared: &Shared, settings: &Settings) {
+fn counters(found: &mut Findings, trigger: Trigger, shared: &Shared, settings: &Settings) {
     let unseen = &mut found.unseen;
     let count = |counter: &core::sync::atomic::AtomicU64| counter.load(Relaxed) as usize;
     found.stats.stacks = u64::from(TRACKER.depot.count());
@@ -301,6 +301,11 @@ fn counters(found: &mut Findings, shared: &Shared, settings: &Settings) {
         "malloc",
         BYPASSED.load(Relaxed).into(),
         b"the program has a malloc of its own, which is called instead of ours: its blocks are not seen",
+    );
+    unseen.add_count(
+        "seccomp",
+        (trigger == Trigger::Seccomp).into(),
+        b"the program has put a filter on its system calls that would end it for a scan: there is none after this one",
     );
     unseen.add_count("allocator", (!bundled::refused().is_empty()).into(), bundled::refused());
     unseen.add_count(

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)] // exported functions; reads what the kernel hands to a handler, sends the signal again
 
 use crate::stop::signal::{Action, SA_ONSTACK, SA_SIGINFO, install};
-use crate::{helper, real, trigger};
+use crate::{helper, real, sandbox, trigger};
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use leakscan_engine::sys::{self, nr};
@@ -46,14 +46,25 @@ pub fn init() {
     trigger::restore_signals(mask);
 }
 
+/// The default actions come back: no end is to come to us any more.
+pub fn leave() {
+    if ON.swap(false, Relaxed) {
+        put_back(watched());
+    }
+}
+
+fn put_back(signals: impl Iterator<Item = c_int>) {
+    let default = Action::DEFAULT;
+    for signal in signals.filter(|signal| is_in_place(*signal)) {
+        // SAFETY: glibc reads the action.
+        unsafe { real::sigaction(signal, &raw const default, core::ptr::null_mut()) };
+    }
+}
+
 /// The child of a fork may be the first process of a container.
 pub fn forked() {
     if ON.load(Relaxed) && sys::getpid() == 1 {
-        let default = Action::DEFAULT;
-        for signal in OTHERS.into_iter().filter(|signal| handles(*signal)) {
-            // SAFETY: glibc reads the action.
-            unsafe { real::sigaction(signal, &raw const default, core::ptr::null_mut()) };
-        }
+        put_back(OTHERS.into_iter());
     }
 }
 
@@ -79,11 +90,13 @@ fn is_watched(signal: c_int) -> bool {
 
 /// Whether our handler is in place.
 pub fn handles(signal: c_int) -> bool {
+    ON.load(Relaxed) && is_in_place(signal)
+}
+
+fn is_in_place(signal: c_int) -> bool {
     let mut now = Action::DEFAULT;
     // SAFETY: sigaction writes one action.
-    ON.load(Relaxed)
-        && unsafe { real::sigaction(signal, core::ptr::null(), &raw mut now) } == 0
-        && now.handler == ours()
+    unsafe { real::sigaction(signal, core::ptr::null(), &raw mut now) == 0 && now.handler == ours() }
 }
 
 unsafe extern "C" fn handle(signal: c_int, info: *const i32, _: *const c_void) {
@@ -168,7 +181,7 @@ pub extern "C" fn signal(signal: c_int, handler: usize) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn kill(process: c_int, signal: c_int) -> c_int {
     // 0: all of its group.
-    if signal == SIGKILL && (process == 0 || process == sys::getpid() as c_int) {
+    if signal == SIGKILL && !sandbox::is_closed() && (process == 0 || process == sys::getpid() as c_int) {
         trigger::maybe_last();
     }
     real::kill(process, signal)
@@ -183,14 +196,14 @@ pub extern "C" fn raise(signal: c_int) -> c_int {
     real::raise(signal)
 }
 
-/// A system call that ends the program, makes it another one, or lets it serve its own page faults, is about to be made by libc's `syscall`;
-/// or any, before the real one is known.
-pub extern "C" fn before_call(number: c_long) {
-    real::ready();
+/// syscall: the program's, where it ends the program, makes it another one, lets it serve its own page faults, or puts on a filter; or any,
+/// before the real one is known.
+pub extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
     match number as usize {
         nr::EXIT_GROUP => trigger::last(),
         nr::EXECVE | nr::EXECVEAT => trigger::before_exec(),
         nr::USERFAULTFD => helper::SERVES_FAULTS.store(true, Relaxed),
         _ => {}
     }
+    sandbox::around_call(number, [a, b, c], || real::syscall(number, a, b, c, d, e, f))
 }

@@ -33,6 +33,7 @@ mod pending;
 mod real;
 mod regions;
 mod report_file;
+mod sandbox;
 mod settings;
 mod shims;
 mod snapshot;
@@ -132,7 +133,9 @@ unsafe extern "C" {
 
 /// Takes our cold locks. Registered first, so it runs last before a fork: no handler of the program's runs while we hold them.
 unsafe extern "C" fn before_fork() {
-    threads::before_fork();
+    if !sandbox::is_closed() {
+        threads::before_fork();
+    }
     tls::before_fork();
     modules::before_fork();
 }
@@ -152,6 +155,9 @@ unsafe extern "C" fn child_after_fork() {
         bundled::heap().forked();
         state::TRACKER.table.forked();
         parent_after_fork();
+    }
+    if sandbox::is_closed() {
+        return;
     }
     fatal::forked();
     tls::forked();

@@ -6,7 +6,7 @@
 
 use crate::stop::signal::Action;
 use crate::symbols::Search;
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::sys::{self, Errno};
@@ -123,6 +123,7 @@ functions! {
     KILL, "kill", kill_by_kernel;
     RAISE, "raise", gsignal;
     SYSCALL, "syscall", syscall_by_kernel;
+    PRCTL, "prctl";
     SBRK, "sbrk", __sbrk;
     MADVISE, "madvise";
     MMAP, "mmap";
@@ -488,6 +489,17 @@ extern "C" fn kill_by_kernel(process: c_int, signal: c_int) -> c_int {
 extern "C" fn syscall_by_kernel(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> usize {
     // SAFETY: the program gave these arguments.
     by_kernel(unsafe { sys::call(number, [a, b, c, d, e, f]) })
+}
+pub fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
+    call!(SYSCALL, fn(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long)
+}
+pub fn prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int {
+    ready();
+    if PRCTL.load(Relaxed) == 0 {
+        // SAFETY: the program gave these arguments.
+        return by_kernel(unsafe { sys::call(sys::nr::PRCTL, [option as usize, a, b, c, d, 0]) }) as c_int;
+    }
+    call!(PRCTL, fn(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int)
 }
 pub fn underscore_exit(status: c_int) {
     call!(UNDERSCORE_EXIT, fn(status: c_int) -> ())

@@ -327,7 +327,7 @@ fn read_in_place(job: &mut Job) -> bool {
     clone_child(job, CLONE_VM | CLONE_VFORK);
     IN_PLACE.store(false, Relaxed);
     // What little there is goes with the program, if that ends.
-    if job.trigger == Trigger::Exec || arena::own_bytes() - bytes > 16 << 20 {
+    if job.trigger != Trigger::Exit || arena::own_bytes() - bytes > 16 << 20 {
         // SAFETY: the child has ended, and what it has mapped is known to nobody else.
         unsafe { arena::release_since(mapped) };
     }

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)] // calls the program's start routine
 
 use crate::shims::{CONTROL_BLOCK, static_tls, thread_pointer};
-use crate::{real, tls};
+use crate::{real, sandbox, tls};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::arena::Zeroed;
@@ -106,7 +106,7 @@ extern "C-unwind" fn run(record: usize) -> usize {
             thread.stack.set(stack);
         }
     }
-    record.tid.store(sys::gettid(), Relaxed);
+    record.tid.store(own_tid(), Relaxed);
     record.pointer.store(pointer, Relaxed);
     record.state.store(STARTED, Release);
     // SAFETY: the start routine that the program gave, with its argument.
@@ -120,7 +120,42 @@ extern "C-unwind" fn enter(start: extern "C-unwind" fn(usize) -> usize, argument
     start(argument.swap(0, Acquire))
 }
 
+/// The calling thread's number, by glibc's control block of it.
+pub fn own_tid() -> u32 {
+    match TID_OFFSET.load(Relaxed) {
+        0 => sys::gettid(),
+        // SAFETY: in the thread's own control block.
+        offset => unsafe { *((control_block(thread_pointer()).start + offset) as *const u32) },
+    }
+}
+
+/// Where in a control block the stack is: words for where it starts, its size, and the size of a guard at its start. 0: not known.
+static STACK_OFFSET: AtomicUsize = AtomicUsize::new(0);
+
+/// The calling thread's stack, which pthread_create has made it on. By glibc the first time: its function asks malloc for a block, which
+/// waits for a fork in another thread, and the kernel for the processors that the thread may run on, which a filter may end it for.
 fn own_stack() -> Option<OwnStack> {
+    let block = control_block(thread_pointer());
+    let stack_at = |offset: usize| {
+        // SAFETY: in the thread's own control block.
+        let [start, size, guard] = unsafe { *((block.start + offset) as *const [usize; 3]) };
+        OwnStack { low: start.wrapping_add(guard), high: start.wrapping_add(size) }
+    };
+    let known = STACK_OFFSET.load(Relaxed);
+    if known != 0 {
+        return Some(stack_at(known));
+    }
+    if sandbox::is_closed() {
+        return None;
+    }
+    let stack = own_stack_by_glibc()?;
+    if let Some(offset) = CONTROL_BLOCK.stack_within.step_by(8).find(|offset| stack_at(*offset) == stack) {
+        STACK_OFFSET.store(offset, Relaxed);
+    }
+    Some(stack)
+}
+
+fn own_stack_by_glibc() -> Option<OwnStack> {
     let mut attr = [0u64; 8];
     let (mut low, mut size) = (0, 0);
     // SAFETY: `attr` has the 56 bytes of a pthread_attr_t; here, at the start of a thread, glibc holds none of its locks.
@@ -270,7 +305,7 @@ fn stack(record: &Record) -> Stack {
 /// Notes which threads run, for the child, in which glibc has taken their ids from them.
 pub fn before_fork() {
     for record in all().filter(|record| record.state.load(Relaxed) == STARTED) {
-        record.runs.store(u32::from(stack(record).fate() == Fate::Runs), Relaxed);
+        record.runs.store(sys::thread_exists(record.tid.load(Relaxed)).into(), Relaxed);
     }
 }
 

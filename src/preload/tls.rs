@@ -4,8 +4,8 @@
 //! by a pthread key's destructor, in slabs, and never unmapped.
 #![allow(unsafe_code)] // hands out the calling thread's block as a reference
 
-use crate::bundled;
 use crate::shims::{set_thread_word, thread_pointer, thread_word};
+use crate::{bundled, sandbox, settings, threads};
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
@@ -290,8 +290,8 @@ fn first() -> Option<&'static Thread> {
         set_thread_word(0);
         return None;
     };
-    let tid = sys::gettid();
-    if tid == sys::getpid() {
+    let tid = if sandbox::is_closed() { threads::own_tid() } else { sys::gettid() };
+    if is_first(tid) {
         // Looked at in many places before they are written.
         let start = (&raw const thread.ids).addr();
         arena::populate(AddrRange::new(start, start + size_of_val(&thread.ids) + size_of_val(&thread.nodes)));
@@ -311,13 +311,21 @@ fn first() -> Option<&'static Thread> {
 /// The calling thread's stack as far as it is known without asking glibc (which holds a lock where threads start).
 fn guess_stack(tid: u32) -> OwnStack {
     let here = core::ptr::from_ref(&tid) as usize;
-    if tid == sys::getpid() {
+    if is_first(tid) {
         // SAFETY: ld.so sets it before any code of ours runs.
         let high = unsafe { __libc_stack_end };
         return OwnStack { low: high.saturating_sub(sys::stack_limit().min(64 << 20)), high };
     }
     let high = thread_pointer();
     OwnStack { low: here.saturating_sub(256 << 10), high }
+}
+
+/// Whether this is the number of the program's first thread.
+fn is_first(tid: u32) -> bool {
+    match settings::PID.load(Relaxed) {
+        0 => tid == sys::getpid(),
+        pid => tid == pid,
+    }
 }
 
 fn take_block() -> Option<&'static Thread> {
@@ -399,6 +407,9 @@ pub const PARENTS: u32 = u32::MAX;
 /// In the child of a fork the other threads are not: nobody stands on their alternate stacks, but the parent has them in use.
 pub fn forked() {
     let mine = current().map_or(core::ptr::null(), core::ptr::from_ref);
+    if let Some(thread) = current() {
+        thread.tid.store(sys::gettid(), Relaxed);
+    }
     let has_one = |thread: &&Thread| thread.tid.load(Relaxed) != 0 && thread.alternate.size.load(Relaxed) != 0;
     // (A page that is written is copied.)
     for other in all().filter(has_one).filter(|thread| !core::ptr::eq(*thread, mine)) {
@@ -430,7 +441,4 @@ pub fn before_fork() {
 pub unsafe fn after_fork() {
     // SAFETY: `before_fork` left it locked by this thread.
     unsafe { POOL.force_unlock() };
-    if let Some(thread) = current() {
-        thread.tid.store(sys::gettid(), Relaxed);
-    }
 }

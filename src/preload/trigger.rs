@@ -4,7 +4,7 @@
 use crate::settings::Settings;
 use crate::shims::with_registers;
 use crate::state::TRACKER;
-use crate::{ledger, misuse, real, settings, snapshot, tls};
+use crate::{ledger, misuse, real, sandbox, settings, snapshot, tls};
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst,
@@ -54,7 +54,7 @@ pub fn tick_of(thread: &tls::Thread) {
 fn tick() {
     let due = DUE.load(Relaxed);
     let running = CHILD.load(Relaxed) != 0;
-    if due == u64::MAX && !running && !PENDING.load(Relaxed) {
+    if due == u64::MAX && !running && !PENDING.load(Relaxed) || sandbox::is_closed() {
         return;
     }
     if PENDING.load(Relaxed) && !running || sys::clock_ns(sys::CLOCK_MONOTONIC) >= due {
@@ -79,7 +79,7 @@ fn collect() {
 /// Scans now. At the program's end and for its own call this waits until the report is written; otherwise it returns when the
 /// threads go on. Gives whether a scan was made.
 pub fn request(trigger: Trigger) -> bool {
-    let Some(settings) = settings::get() else { return false };
+    let Some(settings) = settings::get().filter(|_| !sandbox::is_closed()) else { return false };
     // The child of a vfork, or of a clone that shares our memory, is not the process that we watch.
     if settings::PID.load(Relaxed) != sys::getpid() || LAST.load(Relaxed) {
         return false;
@@ -132,7 +132,7 @@ fn defer() {
 /// The last scan: after it no other is made. For the end of the process, whichever way it is found out first.
 pub fn last() {
     maybe_last();
-    if settings::PID.load(Relaxed) == sys::getpid() {
+    if !sandbox::is_closed() && settings::PID.load(Relaxed) == sys::getpid() {
         LAST.store(true, Relaxed);
     }
 }
@@ -144,6 +144,7 @@ pub fn maybe_last() {
 
 fn at_end(trigger: Trigger) {
     if let Some(settings) = settings::get()
+        && !sandbox::is_closed()
         && settings.options.scan_at_exit
         && !nothing_was_ever_there(settings)
     {
@@ -165,11 +166,16 @@ pub extern "C" fn before_exec_of(path: *const core::ffi::c_char) {
     const AT_FDCWD: usize = -100isize as usize;
     const X_OK: usize = 1;
     // SAFETY: the kernel reads the path, as it is about to do.
-    if unsafe { sys::call(nr::FACCESSAT, [AT_FDCWD, path as usize, X_OK, 0, 0, 0]) }.is_ok() {
+    if !sandbox::is_closed() && unsafe { sys::call(nr::FACCESSAT, [AT_FDCWD, path as usize, X_OK, 0, 0, 0]) }.is_ok() {
         before_exec();
     } else {
         real::ready();
     }
+}
+
+/// A filter is about to come that would end the program for what a scan asks of the kernel.
+pub fn before_filter() {
+    at_end(Trigger::Seccomp);
 }
 
 /// Whether this process has allocated nothing, was never scanned, and would leave no report without a leak.

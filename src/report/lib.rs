@@ -85,6 +85,8 @@ pub enum Trigger {
     Exit,
     /// The program becomes another one.
     Exec,
+    /// The program puts a filter on its system calls under which no scan is possible.
+    Seccomp,
     /// A block was freed twice: the program may be about to end.
     Misuse,
 }
@@ -92,7 +94,7 @@ pub enum Trigger {
 impl Trigger {
     /// Nothing of the program comes after it.
     pub const fn is_end(self) -> bool {
-        matches!(self, Trigger::Exit | Trigger::Exec)
+        matches!(self, Trigger::Exit | Trigger::Exec | Trigger::Seccomp)
     }
 }
 
@@ -122,7 +124,15 @@ macro_rules! words {
 }
 words!(Kind { Direct = "direct", Indirect = "indirect", Possible = "possible" });
 words!(Status { Confirmed = "confirmed", Suspected = "suspected" });
-words!(Trigger { Interval = "interval", Signal = "signal", Api = "api", Exit = "exit", Exec = "exec", Misuse = "misuse" });
+words!(Trigger {
+    Interval = "interval",
+    Signal = "signal",
+    Api = "api",
+    Exit = "exit",
+    Exec = "exec",
+    Seccomp = "seccomp",
+    Misuse = "misuse",
+});
 words!(Wrong { Mismatch = "mismatch", DoubleFree = "double-free", WildFree = "wild-free" });
 
 /// The process that a report is about. Text fields are raw bytes; `args` is the command line, arguments joined by a space.

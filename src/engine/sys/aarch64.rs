@@ -80,6 +80,7 @@ pub mod nr {
     pub const MEMFD_CREATE: usize = 279;
     pub const GETCWD: usize = 17;
     pub const MADVISE: usize = 233;
+    pub const SECCOMP: usize = 277;
     pub const CLOSE_RANGE: usize = 436;
 }
 

@@ -80,6 +80,7 @@ pub mod nr {
     pub const MEMFD_CREATE: usize = 319;
     pub const GETCWD: usize = 79;
     pub const MADVISE: usize = 28;
+    pub const SECCOMP: usize = 317;
     pub const CLOSE_RANGE: usize = 436;
 }
 

@@ -74,7 +74,7 @@ pub struct Start {
 }
 
 /// The thread's own stack. Another stack (a coroutine's, an alternate signal stack) is walked by unwind tables alone.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnStack {
     pub low: usize,
     pub high: usize,

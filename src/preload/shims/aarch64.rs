@@ -70,7 +70,7 @@ pub fn thread_pointer() -> usize {
 
 /// The control block ends at the thread pointer, whose first word is the table of thread-local storage.
 pub const CONTROL_BLOCK: super::ControlBlock =
-    super::ControlBlock { start: -2304, words: 290, selves: &[], dtv: 288, id_within: 0..2304 };
+    super::ControlBlock { start: -2304, words: 290, selves: &[], dtv: 288, id_within: 0..2304, stack_within: 0..2280 };
 /// Static thread-local storage lies above the thread pointer.
 pub const TLS_BELOW: usize = 0;
 pub const TLS_ABOVE: usize = 8192;
@@ -307,11 +307,37 @@ export_ahead! {
     "fexecve", FEXECVE, [] => crate::trigger::before_exec;
     "makecontext", MAKECONTEXT, [] => crate::contexts::making;
     // All calls but exit_group, execve, execveat and userfaultfd go straight on.
+}
+
+/// What goes straight on to the real one, unless it is known to matter (a jump to 2 in the brackets), or the real one is not known yet.
+macro_rules! export_unless {
+    ($($name:literal, $real:ident, [$($test:literal),*] => $ours:path;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    $($test,)*
+                    "adrp x9, {real}", "ldr x9, [x9, :lo12:{real}]", "cbz x9, 2f", "br x9",
+                    "2: b {ours}",
+                    real = sym crate::real::$real,
+                    ours = sym $ours
+                )
+            }
+        };)+
+    };
+}
+
+export_unless! {
+    // exit_group, execve, execveat, userfaultfd, prctl, seccomp.
     "syscall", SYSCALL, [
-        "adrp x9, {real}", "ldr x9, [x9, :lo12:{real}]", "cbz x9, 2f",
         "cmp w0, #94", "b.eq 2f", "cmp w0, #221", "b.eq 2f", "cmp w0, #281", "b.eq 2f", "cmp w0, #282", "b.eq 2f",
-        "br x9", "2:"
-    ] => crate::fatal::before_call;
+        "cmp w0, #167", "b.eq 2f", "cmp w0, #277", "b.eq 2f"
+    ] => crate::fatal::syscall;
+    // PR_SET_SECCOMP.
+    "prctl", PRCTL, ["cmp w0, #22", "b.eq 2f"] => crate::sandbox::prctl;
 }
 
 /// Operators go by the C++ runtime's.

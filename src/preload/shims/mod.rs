@@ -17,4 +17,6 @@ pub struct ControlBlock {
     pub dtv: usize,
     /// Bytes among which the thread's id is.
     pub id_within: core::ops::Range<usize>,
+    /// The same for three words that say where its stack is.
+    pub stack_within: core::ops::Range<usize>,
 }

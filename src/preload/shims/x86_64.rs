@@ -74,8 +74,14 @@ pub fn thread_pointer() -> usize {
 }
 
 /// The thread pointer points to its start, whose header of 704 bytes is the ABI's (`tcbhead_t`).
-pub const CONTROL_BLOCK: super::ControlBlock =
-    super::ControlBlock { start: 0, words: 288, selves: &[0, 2], dtv: 1, id_within: 704..1024 };
+pub const CONTROL_BLOCK: super::ControlBlock = super::ControlBlock {
+    start: 0,
+    words: 288,
+    selves: &[0, 2],
+    dtv: 1,
+    id_within: 704..1024,
+    stack_within: 704..2280,
+};
 /// Static thread-local storage lies below the thread pointer.
 pub const TLS_BELOW: usize = 8192;
 pub const TLS_ABOVE: usize = 0;
@@ -286,12 +292,37 @@ export_ahead! {
     "execlp", EXECLP, [] => crate::trigger::before_exec;
     "fexecve", FEXECVE, [] => crate::trigger::before_exec;
     "makecontext", MAKECONTEXT, [] => crate::contexts::making;
-    // All calls but exit_group, execve, execveat and userfaultfd go straight on.
+}
+
+/// What goes straight on to the real one, unless it is known to matter (a jump to 2 in the brackets), or the real one is not known yet.
+macro_rules! export_unless {
+    ($($name:literal, $real:ident, [$($test:literal),*] => $ours:path;)+) => {
+        $(const _: () = {
+            /// # Safety
+            /// As the C function of that name.
+            #[unsafe(naked)]
+            #[unsafe(export_name = $name)]
+            unsafe extern "C" fn entry() {
+                naked_asm!(
+                    $($test,)*
+                    "mov rax, qword ptr [rip + {real}]", "test rax, rax", "jz 2f", "jmp rax",
+                    "2: jmp {ours}",
+                    real = sym crate::real::$real,
+                    ours = sym $ours
+                )
+            }
+        };)+
+    };
+}
+
+export_unless! {
+    // exit_group, execve, execveat, userfaultfd, prctl, seccomp.
     "syscall", SYSCALL, [
-        "mov r11, qword ptr [rip + {real}]", "test r11, r11", "jz 2f",
         "cmp edi, 231", "je 2f", "cmp edi, 59", "je 2f", "cmp edi, 322", "je 2f", "cmp edi, 323", "je 2f",
-        "jmp r11", "2:"
-    ] => crate::fatal::before_call;
+        "cmp edi, 157", "je 2f", "cmp edi, 317", "je 2f"
+    ] => crate::fatal::syscall;
+    // PR_SET_SECCOMP.
+    "prctl", PRCTL, ["cmp edi, 22", "je 2f"] => crate::sandbox::prctl;
 }
 
 /// Operators can do without the C++ runtime's.

@@ -1,0 +1,98 @@
+// Puts a filter on its system calls, by the way that the first argument names ("prctl", "seccomp", "syscall_prctl", "strict", "none", or
+// "refused", where the kernel takes none), and works on: allocates, starts a thread, forks, ends by exit. The filter ends who makes any
+// other call than that takes, or "clone" alone; with "trap" by a signal. "service": who looks into processes, as service managers do; then it
+// becomes itself, without a further filter. Before it a block of 1337 bytes is lost or kept, and one of 999
+// is lost behind it.
+#define _GNU_SOURCE
+#include "test.h"
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define ARRAY(what) (sizeof what / sizeof *what)
+static void *volatile kept;
+static NOINLINE void fill(void) { kept = calloc(1, 1337); }
+static NOINLINE void lose_more(void) { calloc(1, 999); }
+static void *thread(void *unused) {
+    free(malloc(100));
+    return unused;
+}
+
+// What libc calls for this program, and nothing else.
+static const int allowed[] = {SYS_read, SYS_write, SYS_exit, SYS_exit_group, SYS_mmap, SYS_munmap, SYS_mprotect, SYS_brk, SYS_madvise,
+                              SYS_futex, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_clone3, SYS_set_robust_list, SYS_rseq, SYS_wait4};
+
+static int put(const char *way, const char *what) {
+    struct sock_filter code[2 * ARRAY(allowed) + 8];
+    unsigned short used = 0;
+    unsigned end = is(what, "trap") ? SECCOMP_RET_TRAP : SECCOMP_RET_KILL_PROCESS;
+#define ADD(...) code[used++] = (struct sock_filter)__VA_ARGS__
+    ADD(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)));
+    if (is(what, "service")) {
+        const int calls[] = {SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev};
+        for (size_t i = 0; i < ARRAY(calls); i++) {
+            ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i], 0, 1));
+            ADD(BPF_STMT(BPF_RET | BPF_K, end));
+        }
+        ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+    } else if (is(what, "clone")) {
+        // A thread comes by clone3, a child by fork.
+        ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 1));
+        ADD(BPF_STMT(BPF_RET | BPF_K, end));
+        ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+    } else {
+        for (size_t i = 0; i < ARRAY(allowed); i++) {
+            ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)allowed[i], 0, 1));
+            ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+        }
+        // fork, in libc's way.
+        ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 4));
+        ADD(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)));
+        ADD(BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xff));
+        ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SIGCHLD, 0, 1));
+        ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+        ADD(BPF_STMT(BPF_RET | BPF_K, end));
+    }
+    struct sock_fprog program = {used, code};
+    if (is(way, "prctl")) return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+    if (is(way, "syscall_prctl")) return syscall(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+    if (is(way, "seccomp")) return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+    program.len = 0;
+    check(is(way, "refused"));
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == -1 && errno == EINVAL ? 0 : -1;
+}
+
+int main(int count, char **words) {
+    check(count == 4);
+    below(fill);
+    if (is(words[3], "lose")) kept = 0;
+    check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    if (is(words[1], "strict")) {
+        check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0);
+        below(lose_more);
+        say("works");
+        syscall(SYS_exit, 0);
+    }
+    if (!is(words[1], "none")) check(put(words[1], words[2]) == 0);
+    if (is(words[2], "service")) execl("/proc/self/exe", words[0], "none", "all", words[3], NULL);
+    below(lose_more);
+    for (int i = 0; i < 5000; i++) free(malloc((size_t)i));
+    if (!is(words[2], "clone")) {
+        pthread_t started;
+        check(pthread_create(&started, 0, thread, 0) == 0 && pthread_join(started, 0) == 0);
+        int status, child = fork();
+        if (child == 0) {
+            free(malloc(100));
+            _exit(7);
+        }
+        check(wait4(child, &status, 0, 0) == child && status == 7 << 8);
+    }
+    say("works");
+    return 3;
+}
