@@ -42,6 +42,31 @@ pub fn must(command: &mut std::process::Command) -> String {
     stdout.into_owned()
 }
 
+/// Says what is not compared here, past what the runner keeps to itself of a test that passes.
+///
+/// # Panics
+/// If stderr cannot be written.
+pub fn not_tested(what: &str) {
+    use std::io::Write;
+    std::io::stderr().write_all(format!("NOT TESTED: {what}\n").as_bytes()).unwrap();
+}
+
+/// Whether a program is of the version in which its leaks were looked at one by one. Of another one they are not known, and it is said
+/// that they are not compared.
+///
+/// # Panics
+/// If the command fails.
+#[must_use]
+pub fn is_version(command: &[&str], wanted: &str) -> bool {
+    let found = must(std::process::Command::new(command[0]).args(&command[1..]));
+    let line = found.lines().find(|line| !line.is_empty()).unwrap_or_default();
+    let known = found.contains(wanted);
+    if !known {
+        not_tested(&format!("the leaks of {}, which are known of {wanted}; here is {line}", command[0]));
+    }
+    known
+}
+
 /// Whether the tests run as root: some things only root can arrange, and some only others are refused.
 #[must_use]
 pub fn is_root() -> bool {

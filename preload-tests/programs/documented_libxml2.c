@@ -1,6 +1,7 @@
 // flags: -I/usr/include/libxml2 -Wl,--no-as-needed -lxml2
 // What php does in php/php-src#19704 and #19825, argv[1] times: xmlwriter_end_element with nothing open makes libxml2 2.9.14
 // throw its list of namespaces away, so that the next xmlTextWriterStartElementNS cannot put its record there, and loses it.
+#include <libxml/parser.h>
 #include <libxml/xmlwriter.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,7 +3,6 @@
 //! `scripts/install-test-tools` brings the binaries.
 
 use harness::{App, Leak, Outcome, Report, program, source_path};
-use std::path::PathBuf;
 
 /// Blocks and bytes of one kind.
 fn sum(report: &Report, kind: &str) -> (u64, u64) {
@@ -16,15 +15,14 @@ fn named(leak: &Leak) -> Vec<&str> {
     leak.functions().into_iter().filter(|name| *name != "?").collect()
 }
 
-/// A version, so that a newer binary without the leak fails with its name and not with a number of blocks.
-fn expect_version(found: &str, wanted: &str) {
-    assert!(found.contains(wanted), "the leak is documented for {wanted}, but here is {found}");
-}
-
-/// jqlang/jq#2977: `ltrimstr` of a number loses an error object and its text.
+/// jqlang/jq#2977: `ltrimstr` of a number loses an error object and its text. Later versions do not.
 #[test]
 fn jq_loses_an_error_object_and_its_text() {
-    expect_version(&harness::must(std::process::Command::new("jq").arg("--version")), "jq-1.6");
+    if !harness::is_version(&["jq", "--version"], "jq-1.6") {
+        let later = App::new("jq").args(["-n", r#"[range(500)|(ltrimstr("x")? // 0)]|length"#]).run_as_bare();
+        assert_eq!(later.stdout, "500\n");
+        return later.expect_clean();
+    }
     let outcome: Outcome = App::new("jq").args(["-n", r#"[range(500)|ltrimstr("x")]|length"#]).run_as_bare();
     assert_eq!(outcome.ok().stdout, "500\n");
     let report = outcome.report();
@@ -43,7 +41,7 @@ fn jq_loses_an_error_object_and_its_text() {
 fn ujson() -> App {
     let installed = harness::artifacts().cache.with_file_name("test-tools").join("ujson-5.11.0");
     assert!(installed.is_dir(), "no {}: scripts/install-test-tools brings it", installed.display());
-    // The wheel is built for Debian's interpreter. Its blocks of up to 512 bytes come from Python's own allocator unless
+    // The wheel is built for the distribution's interpreter. Its blocks of up to 512 bytes come from Python's own allocator unless
     // Python is told to use malloc for all.
     App::new("/usr/bin/python3").arg(source_path("documented_ujson.py")).arg(installed).env("PYTHONMALLOC", "malloc")
 }
@@ -59,7 +57,9 @@ fn expect_ujson(report: &Report, blocks: std::ops::RangeInclusive<u64>, size: u6
         assert!(named(leak).windows(2).any(|pair| pair == ["JSON_DecodeObject", "JSONToObj"]), "{report:?}");
         let modules = leak.frames.iter().filter_map(|frame| frame.module.as_deref()).take(2);
         assert!(
-            modules.into_iter().any(|module| module.ends_with("/ujson.cpython-311-x86_64-linux-gnu.so")),
+            modules
+                .into_iter()
+                .any(|module| module.contains("/ujson.cpython-3") && module.ends_with("-x86_64-linux-gnu.so")),
             "{report:?}"
         );
     }
@@ -106,25 +106,28 @@ fn ujson_with_pythons_own_allocator() {
     expect_ujson(&service.finish().ok().report(), 97..=100, 1001);
 }
 
-fn libxml2(times: u32) -> Report {
-    let library = std::fs::canonicalize("/usr/lib/x86_64-linux-gnu/libxml2.so.2").unwrap_or_else(|_| PathBuf::new());
-    expect_version(&library.to_string_lossy(), "2.9.14");
+fn libxml2(times: u32) -> Option<Report> {
     let outcome = program("documented_libxml2.c").arg(times.to_string()).run_as_bare();
-    assert_eq!(outcome.ok().stdout, format!("{times} {times}\n"));
+    // Later versions go no further where nothing is open.
+    if outcome.ok().stdout == format!("{times} 0\n") {
+        harness::not_tested("the leak of libxml2, which is known of 2.9.14; here it is mended");
+        outcome.expect_clean();
+        return None;
+    }
+    assert_eq!(outcome.stdout, format!("{times} {times}\n"));
     let report = outcome.report();
     for leak in &report.leaks {
         assert_eq!(leak.status, "confirmed");
         assert!(leak.functions().contains(&"xmlTextWriterStartElementNS"), "{report:?}");
     }
-    report
+    Some(report)
 }
 
 /// php/php-src#19704, #19825: a namespace record of 24 bytes, `xmlns:ns1` and `urn:ns1`.
 #[test]
 fn libxml2_loses_a_namespace_record_and_its_strings() {
-    let once = libxml2(1);
+    let (Some(once), Some(often)) = (libxml2(1), libxml2(200)) else { return };
     assert_eq!((sum(&once, "direct"), sum(&once, "indirect")), ((1, 24), (2, 10 + 8)), "{once:?}");
     // A lost record still names its element, whose memory the next one's record may get: some of many lie behind others.
-    let often = libxml2(200);
     assert_eq!(often.total(), (600, 200 * 42), "{often:?}");
 }

@@ -1,8 +1,7 @@
 //! What other tools have died of: programs with their own malloc, loaders used in unusual ways, memory that is not what it
 //! seems.
 
-use harness::{App, program, source};
-use std::io::Write;
+use harness::{App, not_tested, program, source};
 
 fn odd(what: &str) -> App {
     program("odd.c").arg(what)
@@ -98,11 +97,6 @@ fn a_program_that_has_overwritten_its_environment_is_scanned() {
 fn libraries_that_several_threads_close_at_once() {
     let libraries = [source("other_library.c"), source("moving_library.c")];
     program("closing.c").args(libraries).run_as_bare().expect_clean();
-}
-
-/// Said past what the runner keeps to itself of a test that passes.
-fn not_tested(why: &str) {
-    std::io::stderr().write_all(format!("NOT TESTED: {why}\n").as_bytes()).unwrap();
 }
 
 /// Where a clone would wait for a thread that stands still for it, no scan is made, and the program is told; the others go on.

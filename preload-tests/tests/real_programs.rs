@@ -1,9 +1,10 @@
-//! Ten programs as Debian has them, at their daily work: they do under leakscan what they do without it, and nothing is
-//! reported that is no leak. What is reported was looked at one by one; `docs/real-programs.md` has each judgement.
+//! Ten programs as the distribution has them, at their daily work: they do under leakscan what they do without it, and nothing is
+//! reported that is no leak. What is reported was looked at one by one in the versions of Debian 12; `docs/real-programs.md` has each
+//! judgement. Of other versions all is compared but what they lose, and that is said.
 //!
 //! Programs that read lines work until two scans by the clock have seen them at it, and then as long again by themselves.
 
-use harness::{App, Leak, Outcome, Report, Running, command, is_root, must, source_path};
+use harness::{App, Leak, Outcome, Report, Running, command, is_root, is_version, must, source_path};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -81,17 +82,22 @@ fn python3() {
     for allocator in ["pymalloc", "malloc"] {
         let outcome = at_work(&app.clone().env("PYTHONMALLOC", allocator), "go");
         let report = expect_no_live_leak(&outcome);
-        assert_eq!(sum(&report.leaks), (0, 0), "{allocator}: {report:?}");
+        // Since 3.12 its end leaves the strings that it keeps for good (valgrind says the same).
+        if is_version(&["/usr/bin/python3", "--version"], "3.11.") {
+            assert_eq!(sum(&report.leaks), (0, 0), "{allocator}: {report:?}");
+        }
     }
 }
 
 /// The child takes new locks for those that another thread of its parent might have held, and gives up the old ones.
 #[test]
 fn python3_forked() {
-    expect_version(&["/usr/bin/python3", "--version"], "3.11.");
     let script = "import os\npid = os.fork()\nif pid: os.waitpid(pid, 0); print(pid)";
     let outcome = App::new("/usr/bin/python3").args(["-c", script]).run();
     outcome.expect_clean();
+    if !is_version(&["/usr/bin/python3", "--version"], "3.11.") {
+        return;
+    }
     let report = outcome.report_of(outcome.stdout.trim().parse().unwrap());
     assert_eq!((report.total(), report.total_through("PyThread_allocate_lock")), ((5, 160), (5, 160)), "{report:?}");
 }
@@ -110,6 +116,9 @@ fn bash() {
     let outcome = at_work(&App::new("bash").arg(source_path("real_bash.sh")), "go");
     let report = expect_no_live_leak(&outcome);
     assert_eq!(sum(&report.leaks), (0, 0), "{report:?}");
+    if !is_version(&["bash", "--version"], "5.2.15") {
+        return;
+    }
     // Its subshells lose nothing, and of the programs that it starts each `sort` the list of its one file.
     for other in outcome.reports().iter().filter(|report| report.pid != outcome.pid) {
         assert!(other.exe.ends_with("/sort") && other.total() == (1, 8), "{} {other:?}", other.cmdline);
@@ -120,6 +129,9 @@ fn bash() {
 fn node() {
     let script = fs::read_to_string(source_path("real_node.js")).unwrap();
     let outcome = at_work(&App::new("node").arg("-e").arg(script), "go");
+    if !is_version(&["node", "--version"], "v18.") {
+        return;
+    }
     let report = expect_no_live_leak(&outcome);
     // Its four pool threads end when OpenSSL has been cleaned up: the error state of each that has hashed stays behind.
     let (states, others): (Vec<_>, Vec<_>) = report.leaks.iter().partition(|leak| {
@@ -137,21 +149,17 @@ fn perl_at_work() {
     let _ = expect_no_live_leak(&outcome);
 }
 
-/// Leaks that are known in one version of a program are looked for in that version.
-fn expect_version(command: &[&str], wanted: &str) {
-    let found = must(Command::new(command[0]).args(&command[1..]));
-    assert!(found.contains(wanted), "the leaks below are those of {wanted}, but here is {found}");
-}
-
 #[test]
 fn perl_gives_up_its_interpreter_before_what_that_holds() {
-    expect_version(&["perl", "-v"], "v5.36.0");
     let script = r#"my %h; $h{$_} = [$_, "x$_"] for 1..20000; print scalar keys %h, "\n""#;
     let app = App::new("perl").args(["-e", script]);
     // Where it is told to clean up, there is nothing.
     app.clone().env("PERL_DESTRUCT_LEVEL", "2").run_as_bare().expect_clean();
     let outcome = app.run_as_bare();
     assert_eq!(outcome.ok().stdout, "20000\n");
+    if !is_version(&["perl", "-v"], "v5.36.0") {
+        return;
+    }
     let report = outcome.report();
     let of = |kind: &str| sum(report.leaks.iter().filter(|leak| leak.kind == kind));
     // Valgrind's figures, to the byte.
@@ -170,11 +178,12 @@ fn parts(outcome: &Outcome) -> Vec<(String, (u64, u64))> {
 
 #[test]
 fn gpp_and_what_it_starts() {
-    expect_version(&["g++", "-dumpfullversion"], "12.2.0");
-    expect_version(&["as", "--version"], "2.40");
     let app = App::new("g++").options("interval=1").args(["-O2", "-o", "templates"]);
     let outcome = app.arg(source_path("real_templates.cc")).run_as_bare();
     outcome.ok().expect_none_freed();
+    if !is_version(&["g++", "-dumpfullversion"], "12.2.0") || !is_version(&["as", "--version"], "2.40") {
+        return;
+    }
     for report in outcome.reports() {
         assert!(report.leaks.iter().all(|leak| leak.status == "confirmed" && leak.exact), "{report:?}");
         if report.exe.ends_with("/cc1plus") {
@@ -199,10 +208,12 @@ fn gpp_and_what_it_starts() {
 
 #[test]
 fn java_version() {
-    expect_version(&["java", "--version"], "openjdk 17.");
     // What it chooses by itself depends on the machine.
     let outcome = App::new("java").args(["-XX:+UseG1GC", "-version"]).run_as_bare();
     let report = outcome.ok().report();
+    if !is_version(&["java", "--version"], "openjdk 17.") {
+        return;
+    }
     let through = |function: &str| {
         let named = |leak: &&Leak| leak.functions().iter().any(|name| name.starts_with(function));
         let leaks: Vec<_> = report.leaks.iter().filter(|leak| leak.kind == "direct").filter(named).collect();
@@ -241,11 +252,13 @@ const GIT: [(&str, (u64, u64)); 15] = [
 
 #[test]
 fn git() {
-    expect_version(&["/usr/bin/git", "--version"], "git version 2.39.");
     let path = format!("/usr/bin:{}", std::env::var("PATH").unwrap());
     let app = App::new("bash").arg(source_path("real_git.sh")).options("interval=1").env("PATH", path);
     let outcome = app.run_as_bare();
     outcome.ok().expect_none_freed();
+    if !is_version(&["/usr/bin/git", "--version"], "git version 2.39.") {
+        return;
+    }
     let mut seen = Vec::new();
     for report in outcome.reports().iter().filter(|report| report.total().0 > 0) {
         let known = GIT.iter().find(|(command, _)| report.cmdline.contains(command));
@@ -361,7 +374,22 @@ fn nginx() -> App {
         temporary.concat()
     );
     fs::write(app.path("config"), config).unwrap();
-    app.args(["-e", "stderr", "-p", &folder, "-c", "config"])
+    // Before 1.19.5 the log of its start cannot be named.
+    let names_log = must(Command::new("sh").args(["-c", "nginx -h 2>&1"])).contains("-e filename");
+    let app = if names_log { app.args(["-e", "stderr"]) } else { app };
+    app.args(["-p", &folder, "-c", "config"])
+}
+
+/// The body of an answer that may come in chunks, whose sizes depend on when its parts were there.
+fn whole(body: &[u8], in_chunks: bool) -> Vec<u8> {
+    let (mut rest, mut whole) = (body, Vec::new());
+    while in_chunks && !rest.is_empty() {
+        let end = rest.windows(2).position(|pair| pair == b"\r\n").unwrap();
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        whole.extend_from_slice(&rest[end + 2..][..size]);
+        rest = &rest[end + 2 + size + 2..];
+    }
+    if in_chunks { whole } else { body.to_vec() }
 }
 
 /// The answer to one request on a connection of its own, without what names a time.
@@ -370,9 +398,12 @@ fn get(socket: &Path, path: &str) -> String {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n").unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
-    let text = String::from_utf8_lossy(&bytes);
+    let body = bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+    let head = String::from_utf8_lossy(&bytes[..body]);
     let timeless = |line: &&str| !["Date:", "Last-Modified:", "ETag:"].iter().any(|name| line.starts_with(name));
-    text.split("\r\n").filter(timeless).collect::<Vec<_>>().join("\n")
+    let head = head.split("\r\n").filter(timeless).collect::<Vec<_>>().join("\n");
+    let body = whole(&bytes[body..], head.contains("Transfer-Encoding: chunked"));
+    head + &String::from_utf8_lossy(&body)
 }
 
 #[test]
@@ -388,9 +419,12 @@ fn nginx_and_its_workers() {
     let (running, answers) = serve(&app);
     assert!(answers[0].starts_with("HTTP/1.1 200 OK") && answers[0].contains("Content-Encoding: gzip"), "{answers:?}");
     let worker = get(&app.path("socket"), "/pid").rsplit('\n').next().unwrap().parse().unwrap();
-    // One block is lost when the configuration has been read, in each process: real, and in the same place for valgrind.
-    let known =
-        |report: &Report| report.total() == (1, 72) && report.total_through("ngx_http_regex_compile") == (1, 72);
+    // One block is lost when the configuration has been read, in each process: real, and in the same place for valgrind. (nginx -v says
+    // its version on stderr.)
+    let is_known = is_version(&["sh", "-c", "nginx -v 2>&1"], "nginx/1.22.");
+    let known = |report: &Report| {
+        !is_known || report.total() == (1, 72) && report.total_through("ngx_http_regex_compile") == (1, 72)
+    };
     for pid in [worker, running.pid(), worker] {
         let report = scan(pid);
         assert!(known(&report), "{} {report:?}", report.cmdline);
@@ -404,7 +438,7 @@ fn nginx_and_its_workers() {
     assert_eq!(answers, bare_answers);
     expect_same(&watched, &bare);
     watched.ok().expect_none_freed();
-    assert_eq!(watched.reports().len(), 3, "{watched:?}");
+    assert!(!is_known || watched.reports().len() == 3, "{watched:?}");
     for report in watched.reports() {
         assert!(known(&report), "{} {report:?}", report.cmdline);
     }
