@@ -23,6 +23,18 @@ fn a_thousand_waiting_threads() {
     }
 }
 
+/// By ptrace or by the signal: each has stopped, and nothing is missing.
+#[test]
+fn nothing_is_unseen_of_a_thousand_waiting_threads() {
+    for stop in ["ptrace", "signal"] {
+        for _ in 0..3 {
+            let report = app(&["many", "keep"], &format!("stop={stop}")).run().ok().report();
+            let unseen: Vec<_> = report.scans.iter().flat_map(|scan| &scan.unseen).collect();
+            assert!(unseen.is_empty(), "{stop}: {unseen:?}");
+        }
+    }
+}
+
 /// Every stack of theirs is looked at: without that class of roots each of them has lost its block.
 #[test]
 fn a_thousand_stacks_are_read() {
