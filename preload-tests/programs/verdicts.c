@@ -47,16 +47,47 @@ static void shared(void) {
 }
 static void long_list(void) {
     Node *at = node(32);
-    for (int i = 0; i < 200000; i++) at = at->to[0] = node(32);
+    for (int i = 0; i < 300000; i++) at = at->to[0] = node(32);
 }
 static void long_ring(void) {
     Node *first = node(32), *at = first;
-    for (int i = 0; i < 200000; i++) at = at->to[0] = node(32);
+    for (int i = 0; i < 300000; i++) at = at->to[0] = node(32);
     at->to[0] = first;
 }
 static void kept_list(void) {
     Node *at = global = node(32);
-    for (int i = 0; i < 200000; i++) at = at->to[0] = node(32);
+    for (int i = 0; i < 300000; i++) at = at->to[0] = node(32);
+}
+// Each of many points to itself, and to nothing else.
+static void themselves(void) {
+    for (int i = 0; i < 1000; i++) {
+        Node *block = node(101);
+        block->to[0] = block;
+    }
+}
+// A list that comes to where it has been.
+static Node *list_into_a_ring_of(int before, int around) {
+    Node *first = node(32), *at = first;
+    for (int i = 1; i < before; i++) at = at->to[0] = node(32);
+    Node *entry = at->to[0] = node(48);
+    for (at = entry; around > 1; around--) at = at->to[0] = node(48);
+    at->to[0] = entry;
+    return first;
+}
+static void list_into_a_ring(void) { list_into_a_ring_of(150000, 150000); }
+static void kept_list_into_a_ring(void) { global = list_into_a_ring_of(150000, 150000); }
+static void list_that_ends_in_itself(void) { list_into_a_ring_of(1000, 1); }
+// Another list comes to the same ring, at another block of it.
+static void two_lists_into_a_ring(void) {
+    Node *one = list_into_a_ring_of(1000, 1000), *other = node(203), *at = one;
+    for (int i = 0; i < 1500; i++) at = at->to[0];
+    other->to[0] = at;
+}
+// Kept from its midst on: what is before that is lost.
+static void list_kept_from_its_ring_on(void) {
+    Node *first = list_into_a_ring_of(1000, 1000), *at = first;
+    for (int i = 0; i < 1500; i++) at = at->to[0];
+    global = at;
 }
 // Reached only through pointers into the middle.
 static void to_the_middle(void) { global = (Node *)((char *)node(1337) + 600); }
@@ -83,6 +114,12 @@ static const struct {
     {"long_list", long_list},
     {"long_ring", long_ring},
     {"kept_list", kept_list},
+    {"themselves", themselves},
+    {"list_into_a_ring", list_into_a_ring},
+    {"kept_list_into_a_ring", kept_list_into_a_ring},
+    {"list_that_ends_in_itself", list_that_ends_in_itself},
+    {"two_lists_into_a_ring", two_lists_into_a_ring},
+    {"list_kept_from_its_ring_on", list_kept_from_its_ring_on},
     {"to_the_middle", to_the_middle},
     {"behind_the_middle", behind_the_middle},
     {"middle_of_a_lost_block", middle_of_a_lost_block},

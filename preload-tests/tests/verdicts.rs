@@ -68,9 +68,25 @@ fn a_ring_behind_a_block_has_that_block_for_a_leader() {
 
 #[test]
 fn long_lists_and_rings() {
-    let _ = shape("long_list", (1, 32), (200_000, 6_400_000));
-    let _ = shape("long_ring", (1, 32), (200_000, 6_400_000));
+    let _ = shape("long_list", (1, 32), (300_000, 9_600_000));
+    let _ = shape("long_ring", (1, 32), (300_000, 9_600_000));
     run("kept_list", "").expect_clean();
+}
+
+#[test]
+fn blocks_that_point_to_themselves() {
+    let _ = shape("themselves", (1000, 101_000), (0, 0));
+}
+
+#[test]
+fn lists_that_lead_into_a_ring() {
+    let ring = 150_000 * 48;
+    let _ = shape("list_into_a_ring", (1, 32), (299_999, 149_999 * 32 + ring));
+    run("kept_list_into_a_ring", "").expect_clean();
+    run("kept_list_into_a_ring", "use_globals=0").expect_leaks(300_000, 150_000 * 32 + ring);
+    let _ = shape("list_that_ends_in_itself", (1, 32), (1000, 999 * 32 + 48));
+    let _ = shape("two_lists_into_a_ring", (2, 32 + 203), (1999, 999 * 32 + 1000 * 48));
+    let _ = shape("list_kept_from_its_ring_on", (1, 32), (999, 999 * 32));
 }
 
 #[test]
@@ -126,7 +142,7 @@ fn a_kept_block_that_is_freed_is_not_counted() {
     let report = scan("kept_and_freed");
     assert_eq!((report.summary.suspected_freed, report.summary.confirmed_freed), (0, 0), "{report:?}");
     // Its head is freed: the rest of the list is lost.
-    assert_eq!(report.total(), (200_000, 6_400_000), "{report:?}");
+    assert_eq!(report.total(), (300_000, 9_600_000), "{report:?}");
 }
 
 #[test]
