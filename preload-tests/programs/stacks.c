@@ -213,7 +213,9 @@ int main(int count, char **words) {
         other_stack = mmap(0, 64 << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         for (int i = 0; i < 8000; i++) without_table(then_on_other_stack, i % 40, i);
     } else if (is(what, "recursion")) {
-        for (int i = 0; i < 3000; i++) recurse(i % 200, i);
+        // The lost block's number is 1000.
+        int lost_at = count > 2 ? atoi(words[2]) : 0;
+        for (int i = 0; i < 3000; i++) recurse((i + lost_at) % 200, i);
     } else if (is(what, "longjmp")) {
         for (volatile int i = 0; i < 3000; i++) {
             if (!setjmp(back)) jump(i);

@@ -87,18 +87,28 @@ fn through_frames_of_varying_size() {
     lost_through(&as_libgcc(&app("longjmp")), &["allocate", "jump", "main"]);
 }
 
+/// Of a stack that is deeper than `depth` the innermost frames are recorded, as many as that, and of another one all.
 #[test]
 fn deeper_than_is_recorded() {
-    let outcome = as_libgcc(&app("recursion"));
-    let report = outcome.report();
-    assert_eq!(report.total(), (1, 1337), "{report:?}");
-    // 1000 % 200: no recursion at all.
-    assert_eq!(report.leaks[0].functions().len(), 5, "{report:?}");
-    for depth in [1, 2, 64] {
-        let outcome = app("recursion").options(&format!("depth={depth}")).run();
+    let functions = |outcome: &Outcome| -> Vec<String> {
         let report = outcome.report();
-        assert_eq!(report.leaks[0].functions().len(), depth.min(5), "{report:?}");
+        assert_eq!(report.total(), (1, 1337), "{report:?}");
+        report.leaks[0].functions().into_iter().map(str::to_owned).collect()
+    };
+    let run = |recursion: usize, options: &str| {
+        functions(&app("recursion").arg(recursion.to_string()).options(options).run())
+    };
+    let innermost = |depth: usize| [vec!["allocate"], vec!["recurse"; depth - 1]].concat();
+    assert_eq!(functions(&as_libgcc(&app("recursion").arg("150"))), innermost(64));
+    for depth in [1, 2, 63, 64] {
+        assert_eq!(run(150, &format!("depth={depth}")), innermost(depth), "depth={depth}");
     }
+    // main and what of libc has called it. (The innermost recurse has jumped to allocate, and left no frame.)
+    let outermost = run(0, "")[1..].to_vec();
+    assert_eq!(outermost[0], "main");
+    let fits = 64 - 1 - outermost.len();
+    assert_eq!(run(fits, ""), [innermost(1 + fits), outermost.iter().map(String::as_str).collect()].concat());
+    assert_eq!(run(fits + 1, "").last(), outermost.iter().rev().nth(1), "the last of them has no room");
 }
 
 #[test]
