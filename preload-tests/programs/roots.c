@@ -674,19 +674,36 @@ static const struct {
     {"in_packed", in_packed},
 };
 
+// With a fourth argument another thread waits meanwhile, so that there is somebody to stop, and a copy to be made.
+static int others_never[2];
+static void *other_thread(void *_) {
+    // What main waits for is not this thread's.
+    block();
+    scrub();
+    char byte;
+    check(write(ready[1], "", 1) == 1 && read(others_never[0], &byte, 1) == 1);
+    return _;
+}
+
 int main(int count, char **words) {
     check(count >= 2 && pipe(ready) == 0 && pipe(never) == 0);
     if (count > 2) library = words[2];
+    int scans = count > 3 ? atoi(words[3]) : 0;
+    if (count > 4) {
+        check(pipe(others_never) == 0);
+        start(other_thread);
+    }
     if (is(words[1], "stack")) {
         Slot local = 0;
         keep_at(&local);
+        for (; scans > 0; scans--) scan();
         exit(0);
     }
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         if (is(words[1], places[i].name)) {
             places[i].keep();
             scrub();
-            for (int scans = count > 3 ? atoi(words[3]) : 0; scans > 0; scans--) scan();
+            for (; scans > 0; scans--) scan();
             exit(0);
         }
     }
