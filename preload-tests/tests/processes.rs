@@ -1,0 +1,150 @@
+//! Processes of more than common kinds: handlers around fork, daemons, the first process of a namespace.
+
+use harness::{App, Outcome, command, is_root, must, program};
+use std::process::Command;
+
+fn app(what: &str, fate: &str, options: &str) -> App {
+    program("processes.c").args([what, fate]).options(options)
+}
+
+/// The pid and the status that a line has said.
+fn said(line: &str) -> (u32, i32) {
+    let (pid, status) = line.split_once(' ').unwrap_or_else(|| panic!("no pid and status: {line}"));
+    (pid.parse().unwrap(), status.parse().unwrap())
+}
+
+/// What the program's own handlers around a fork make is theirs, in the parent and in the child; other threads allocate meanwhile.
+#[test]
+fn handlers_around_fork_that_allocate() {
+    for stop in ["ptrace", "signal"] {
+        for options in ["", ":sample=1000", ":allocator=bundled"] {
+            let run = |fate: &str| {
+                let outcome =
+                    app("around_forks", fate, &format!("interval=0:scan_at_exit=0:stop={stop}{options}")).run();
+                let [(child, 4)] = outcome.ok().stdout.lines().map(said).collect::<Vec<_>>()[..] else {
+                    panic!("{outcome:?}")
+                };
+                let (own, childs) = (outcome.report(), outcome.report_of(child));
+                assert_eq!(
+                    (own.triggers(), childs.triggers()),
+                    (vec!["api", "api"], vec!["api", "api"]),
+                    "{outcome:?}"
+                );
+                assert!(own.scans.iter().all(|scan| scan.via == stop && scan.threads == 4), "{own:?}");
+                // Its parent's other threads are not in it.
+                assert!(childs.scans.iter().all(|scan| scan.threads == 1), "{childs:?}");
+                outcome.expect_none_freed();
+                (own, childs)
+            };
+            let (own, childs) = run("keep");
+            assert_eq!((own.total(), childs.total()), ((0, 0), (0, 0)), "{own:?} {childs:?}");
+            if options == ":sample=1000" {
+                continue;
+            }
+            let (own, childs) = run("lose");
+            assert_eq!(own.total_through("in_prepare"), (50, 50 * 307), "{own:?}");
+            assert_eq!(own.total_through("in_parent"), (50, 50 * 409), "{own:?}");
+            assert_eq!(own.total(), (100, 50 * (307 + 409)), "{own:?}");
+            assert_eq!(childs.total_through("in_prepare"), (50, 50 * 307), "{childs:?}");
+            assert_eq!(childs.total_through("in_parent"), (49, 49 * 409), "{childs:?}");
+            assert_eq!(childs.total_through("in_child"), (1, 503), "{childs:?}");
+            assert_eq!(childs.total(), (100, 50 * 307 + 49 * 409 + 503), "{childs:?}");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_without_descriptors_a_terminal_or_its_folder() {
+    for (fate, lost) in [("keep", (0, 0)), ("lose", (1, 1337))] {
+        let app = app("daemon", fate, "");
+        let mut running = app.start();
+        assert_eq!(said(&running.line()).1, 4);
+        let daemon: u32 = running.line().parse().unwrap();
+        let ask = ["scan", &daemon.to_string(), "--format", "json", "--timeout", "10"];
+        for _ in 0..2 {
+            let _ = must(&mut command(ask));
+        }
+        let _ = must(Command::new("sh").args(["-c", &format!("kill -USR1 {daemon}")]));
+        assert_eq!(said(&running.line()), (daemon, 0));
+        let outcome = running.finish();
+        let report = outcome.report_of(daemon);
+        assert_eq!((report.pid, report.triggers()), (daemon, vec!["signal", "signal", "exit"]), "{report:?}");
+        assert_eq!((report.total(), report.total_through("lose")), (lost, lost), "{fate}: {report:?}");
+        let path = app.path(&format!("leakscan.{daemon}"));
+        let asked = must(command(["report", "--scan", "2", "--format", "json"]).arg(path));
+        assert_eq!(asked.matches(r#""status": "confirmed""#).count() as u64, lost.0, "{asked}");
+        // Nothing of ours has been written where a descriptor of the daemon's was.
+        assert_eq!((outcome.stdout.lines().count(), outcome.stderr.as_str()), (3, ""), "{outcome:?}");
+        outcome.expect_clean();
+    }
+}
+
+/// The report of process 1.
+fn in_namespace(what: &str, fate: &str) -> Outcome {
+    let outcome = app(what, fate, "").run();
+    assert_ne!(outcome.status.code(), Some(95), "a user namespace is needed where the tests do not run as root");
+    let [(_, 4)] = outcome.ok().stdout.lines().map(said).collect::<Vec<_>>()[..] else { panic!("{outcome:?}") };
+    outcome
+}
+
+#[test]
+fn the_first_process_of_a_namespace() {
+    for (what, threads) in [("namespace", 1), ("namespace_and_proc", 2)] {
+        for (fate, lost) in [("keep", (0, 0)), ("lose", (1, 1337))] {
+            let outcome = in_namespace(what, fate);
+            let report = outcome.report_of(1);
+            assert_eq!(
+                (report.pid, report.triggers()),
+                (1, vec!["api", "api", "exit"]),
+                "{what}: {outcome:?} {report:?}"
+            );
+            assert_eq!((report.total(), report.total_through("lose")), (lost, lost), "{what} {fate}: {report:?}");
+            assert_eq!(report.summary.confirmed.blocks, lost.0, "{what} {fate}: {report:?}");
+            assert!(report.scans.iter().all(|scan| scan.threads == threads), "{what}: {report:?}");
+            assert!(report.scans.iter().all(|scan| scan.unseen.is_empty()), "{what}: {report:?}");
+            assert_eq!(outcome.stderr, "", "{what}: {outcome:?}");
+        }
+    }
+    let report = in_namespace("namespace_and_proc_and_register", "lose").report_of(1);
+    assert_eq!((report.total(), report.total_through("lose")), ((1, 1337), (1, 1337)), "{report:?}");
+}
+
+/// Where /proc is still that of the namespace outside, the other threads are found under other numbers, or the report names them.
+#[test]
+fn the_first_process_of_a_namespace_that_sees_the_proc_of_another() {
+    for (fate, lost) in [("keep", (0, 0)), ("lose", (1, 1337))] {
+        let outcome = in_namespace("namespace_and_threads", fate);
+        let report = outcome.report_of(1);
+        assert_eq!((report.triggers(), report.total_through("lose")), (vec!["api", "api", "exit"], lost), "{report:?}");
+        assert_eq!(report.total(), lost, "{fate}: {report:?}");
+        for scan in &report.scans {
+            let unseen: u64 =
+                scan.unseen.iter().filter(|unseen| unseen.what == "thread").map(|unseen| unseen.count).sum();
+            assert_eq!(scan.threads + unseen, 2, "{report:?}");
+        }
+    }
+}
+
+/// Its output and its status are its own, and one line on stderr more says why there is no report.
+#[test]
+fn a_program_whose_report_has_no_place() {
+    use std::os::unix::fs::PermissionsExt;
+    let closed = |options: &str| {
+        let app = app("output", "lose", &format!("log_path=closed/report{options}"));
+        std::fs::create_dir(app.path("closed")).unwrap();
+        std::fs::set_permissions(app.path("closed"), std::fs::Permissions::from_mode(0o555)).unwrap();
+        if !is_root() {
+            return app.run();
+        }
+        // Root may write everywhere: as nobody, then, who must be let to the library.
+        std::fs::set_permissions(app.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        app.as_nobody().run()
+    };
+    let loud = closed("");
+    assert_eq!((loud.status.code(), loud.stdout.as_str()), (Some(7), "out\n"), "{loud:?}");
+    let (ours, own): (Vec<_>, Vec<_>) = loud.stderr.lines().partition(|line| line.starts_with("leakscan: "));
+    assert!(ours.len() == 1 && ours[0].contains("permission denied"), "{loud:?}");
+    assert_eq!(own, ["error"], "{loud:?}");
+    let quiet = closed(":quiet=1");
+    assert_eq!((quiet.status.code(), quiet.stdout.as_str(), quiet.stderr.as_str()), (Some(7), "out\n", "error\n"));
+}
