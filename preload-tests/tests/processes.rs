@@ -125,6 +125,14 @@ fn the_first_process_of_a_namespace_that_sees_the_proc_of_another() {
     }
 }
 
+/// What only a register of theirs has must not be confirmed.
+#[test]
+fn the_first_process_of_a_namespace_does_not_lose_what_a_register_keeps() {
+    let report = in_namespace("namespace_and_register", "keep").report_of(1);
+    let confirmed: Vec<_> = report.through("make").filter(|leak| leak.status == "confirmed").collect();
+    assert!(confirmed.is_empty(), "{report:?}");
+}
+
 /// Its output and its status are its own, and one line on stderr more says why there is no report.
 #[test]
 fn a_program_whose_report_has_no_place() {
