@@ -64,3 +64,13 @@ fn what_stands_before_us_is_in_the_stack() {
         }
     }
 }
+
+/// Its blocks come to us, and are seen.
+#[test]
+fn what_stands_before_us_and_calls_us_is_no_malloc_of_the_programs_own() {
+    let [(_, before), _] = watched("lose");
+    let outcome = before.run();
+    outcome.expect_leaks(3, 3 * 1337);
+    let report = outcome.report();
+    assert!(report.scans.iter().all(|scan| scan.unseen.is_empty()), "{report:?}");
+}
