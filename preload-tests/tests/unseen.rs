@@ -1,0 +1,58 @@
+//! What a scan cannot look at is in its report, with how much it is and why; and what it can look at is not.
+
+use harness::{Outcome, program};
+
+/// In each scan there is this much of it, said in these words; nothing else is unseen, and one block is a leak.
+fn unseen(what: &str, options: &str, kind: &str, count: u64, why: &str) {
+    // A program of one thread is not copied, most often; and beside another one it is.
+    for beside in [&[][..], &["beside"]] {
+        let run = |does: &str| -> Outcome {
+            program("unseen.c").args([what, does]).args(beside).options(&format!("interval=0:{options}")).run()
+        };
+        let outcome = run("yes");
+        outcome.expect_leaks(1, 1337);
+        let report = outcome.report();
+        assert_eq!((report.triggers(), report.total_through("lose")), (vec!["api", "api", "exit"], (1, 1337)));
+        for scan in &report.scans {
+            let [unseen] = &scan.unseen[..] else { panic!("{what} {beside:?}: {report:?}") };
+            assert_eq!((unseen.what.as_str(), unseen.count), (kind, count), "{what} {beside:?}: {report:?}");
+            assert!(unseen.why.contains(why), "{what} {beside:?}: {report:?}");
+        }
+        let outcome = run("no");
+        outcome.expect_leaks(1, 1337);
+        let report = outcome.report();
+        assert!(report.scans.iter().all(|scan| scan.unseen.is_empty()), "{what} {beside:?}: {report:?}");
+    }
+}
+
+#[test]
+fn pages_without_any_permission() {
+    unseen("closed", "", "closed-page", 5, "pages without any permission hold data: read as roots all the same");
+    unseen("closed", "stop=signal", "closed-page", 5, "pages without any permission hold data");
+}
+
+#[test]
+fn pages_behind_the_end_of_a_file_that_was_cut() {
+    for what in ["cut_shared", "cut_private"] {
+        unseen(what, "", "page", 5, "pages of the program could not be read");
+    }
+}
+
+#[test]
+fn threads_that_run_on() {
+    let run = |does: &str| {
+        let outcome =
+            program("unseen.c").args(["running", does]).options("interval=0:stop=signal:scan_at_exit=0").run();
+        outcome.expect_leaks(1, 1337);
+        let report = outcome.report();
+        assert_eq!((report.scans.len(), report.total_through("lose")), (2, (1, 1337)), "{report:?}");
+        report
+    };
+    for scan in &run("yes").scans {
+        let unseen: Vec<_> = scan.unseen.iter().filter(|unseen| unseen.what == "thread").collect();
+        assert!(unseen.len() == 1 && unseen[0].count == 1, "{scan:?}");
+        let why = "did not stop; its stack was taken whole, its registers were not seen";
+        assert!(unseen[0].why.starts_with("tid ") && unseen[0].why.ends_with(why), "{scan:?}");
+    }
+    assert!(run("no").scans.iter().all(|scan| scan.unseen.is_empty()));
+}
