@@ -56,3 +56,11 @@ fn threads_that_run_on() {
     }
     assert!(run("no").scans.iter().all(|scan| scan.unseen.is_empty()));
 }
+
+/// The signal that waits there is the one by which it was to be stopped.
+#[test]
+fn our_own_signal_is_none_whose_value_is_missed() {
+    let report = program("unseen.c").args(["running", "yes"]).options("interval=0:stop=signal").run().ok().report();
+    let unseen: Vec<_> = report.scans.iter().flat_map(|scan| &scan.unseen).map(|unseen| unseen.what.as_str()).collect();
+    assert_eq!(unseen, ["thread"; 3], "{report:?}");
+}
