@@ -1,0 +1,75 @@
+//! Pointers that libc, the kernel or a thread has in trust for the program, and pointers that are mixed with other numbers.
+
+use harness::{Outcome, program};
+
+fn run(holder: &str, fate: &str, stop: &str, options: &str) -> Outcome {
+    let options = format!("interval=0:scan_at_exit=0:stop={stop}:{options}");
+    let outcome = program("holders.c").args([holder, fate]).options(&options).run();
+    assert_eq!(outcome.ok().report().triggers(), ["api", "api"], "{outcome:?}");
+    outcome
+}
+
+/// Kept in both scans, but not without these classes of roots; lost, it is the only leak.
+fn held(without: &str, holders: &[&str]) {
+    for holder in holders {
+        for stop in ["ptrace", "signal"] {
+            let outcome = run(holder, "keep", stop, "");
+            for scan in 1..=2 {
+                let report = outcome.report_of_scan(scan);
+                assert_eq!(report.total(), (0, 0), "{holder} {stop}: {report:?}");
+            }
+            run(holder, "lose", stop, "").expect_leaks(1, 1337);
+            let report = run(holder, "keep", stop, without).report();
+            assert_eq!(report.total_through("make"), (1, 1337), "{holder} {stop} {without}: {report:?}");
+        }
+    }
+}
+
+#[test]
+fn arguments_of_functions_at_exit() {
+    held("use_globals=0", &["on_exit", "cxa_atexit"]);
+}
+
+/// The kernel has the address of libc's own block for it, and so has a list of libc's.
+#[test]
+fn argument_of_a_timer_that_calls_a_function() {
+    held("use_kernel=0:use_globals=0", &["thread_timer"]);
+}
+
+#[test]
+fn argument_of_a_thread_that_has_not_come_to_its_routine() {
+    held("use_stacks=0", &["in_flight"]);
+}
+
+#[test]
+fn stack_that_the_program_has_made_for_a_thread() {
+    held("use_stacks=0", &["given_mapping"]);
+    // What leads to the block leads to all that is in it.
+    held("use_stacks=0:use_globals=0:use_registers=0:use_tls=0", &["given_block"]);
+}
+
+/// Its stack is a mapping like others as far as anybody knows, and the signal's frame is on it.
+#[test]
+fn thread_that_libc_does_not_know() {
+    held("use_stacks=0", &["raw_stack"]);
+    held("use_registers=0:use_mappings=0", &["raw_register"]);
+}
+
+/// The secret is the thread's; the block counts as kept, and is named.
+#[test]
+fn pointer_that_is_mixed_with_the_secret_of_the_thread() {
+    held("use_globals=0", &["mixed_with_secret"]);
+    let report = run("mixed_with_secret", "keep", "auto", "").report();
+    let [unseen] = &report.last().unseen[..] else { panic!("{report:?}") };
+    assert_eq!((unseen.what.as_str(), unseen.count), ("disguised", 1), "{report:?}");
+}
+
+/// As the README says, what is mixed with a number that nobody else knows is a leak, though it is none.
+#[test]
+fn pointer_that_is_mixed_with_another_number() {
+    for holder in ["mixed_with_number", "xor_list"] {
+        for fate in ["keep", "lose"] {
+            run(holder, fate, "auto", "").expect_leaks(1, 1337);
+        }
+    }
+}
