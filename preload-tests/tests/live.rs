@@ -97,12 +97,14 @@ fn what_the_kernel_keeps() {
     never_kept(2, &["read_from_pipe", "taken_signal"]);
 }
 
-/// Its value is asked for by ptrace alone.
+/// Its value is asked for by ptrace alone, for 50 ms: a machine that is busy may let that pass, and then the report says so.
 #[test]
 fn value_of_a_signal_that_waits() {
     for (place, threads) in [("waiting_signal", 2), ("waiting_signal_of_thread", 3)] {
         for (options, lost) in [("stop=ptrace", (0, 0)), ("stop=ptrace:use_kernel=0", (1, 1337))] {
-            for report in live(&run(place, options), "ptrace", threads) {
+            for (at, report) in live(&run(place, options), "ptrace", threads).iter().enumerate() {
+                let is_late = report.scans[at].unseen.iter().any(|unseen| unseen.what == "pending-signal");
+                let lost = if is_late { (1, 1337) } else { lost };
                 assert_eq!(report.total_through("make"), lost, "{place}, {options}: {report:?}");
             }
         }
