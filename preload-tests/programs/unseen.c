@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -63,16 +64,41 @@ static void *running_thread(void *_) {
     }
     return local;
 }
-static void running(void) {
+static void start(void *(*routine)(void *)) {
     pthread_t thread;
     char byte;
-    check(pipe(ready) == 0 && pthread_create(&thread, 0, running_thread, 0) == 0 && read(ready[0], &byte, 1) == 1);
+    check(pipe(ready) == 0 && pthread_create(&thread, 0, routine, 0) == 0 && read(ready[0], &byte, 1) == 1);
 }
+static void running(void) { start(running_thread); }
+// The same, and only a register of it has the address.
+static uintptr_t hidden;
+static NOINLINE void put_hidden(void) { hidden = ~(uintptr_t)make(); }
+static void *register_thread(void *_) {
+    (void)_;
+    below(put_hidden);
+    sigset_t all;
+    sigfillset(&all);
+    if (does) check(pthread_sigmask(SIG_SETMASK, &all, 0) == 0);
+    __asm__ volatile("mov %[hidden], %%rbx\n not %%rbx\n"
+                     "mov %[fd], %%edi\n mov $1, %%eax\n lea %[byte], %%rsi\n mov $1, %%edx\n syscall\n"
+                     "1: pause\n jmp 1b"
+                     :
+                     : [hidden] "m"(hidden), [fd] "m"(ready[1]), [byte] "m"(does)
+                     : "rbx", "rax", "rcx", "rdx", "rsi", "rdi", "r11", "memory");
+    return 0;
+}
+static void in_register(void) { start(register_thread); }
 
 static const struct {
     const char *name;
     void (*make)(void);
-} kinds[] = {{"closed", closed_pages}, {"cut_shared", cut_shared}, {"cut_private", cut_private}, {"running", running}};
+} kinds[] = {
+    {"closed", closed_pages},
+    {"cut_shared", cut_shared},
+    {"cut_private", cut_private},
+    {"running", running},
+    {"register", in_register},
+};
 
 // Only with a third argument is there somebody to stop, and a copy to be made.
 static int never[2];

@@ -64,3 +64,20 @@ fn our_own_signal_is_none_whose_value_is_missed() {
     let unseen: Vec<_> = report.scans.iter().flat_map(|scan| &scan.unseen).map(|unseen| unseen.what.as_str()).collect();
     assert_eq!(unseen, ["thread"; 3], "{report:?}");
 }
+
+/// Its registers are not seen either, and so nothing is confirmed, as where a thread waits in vfork.
+#[test]
+fn what_a_register_of_a_thread_that_runs_on_keeps_is_not_confirmed() {
+    let run = |does: &str| {
+        program("unseen.c")
+            .args(["register", does])
+            .options("interval=0:stop=signal:scan_at_exit=0")
+            .run()
+            .ok()
+            .report()
+    };
+    let report = run("no");
+    assert_eq!((report.total(), report.total_through("lose")), ((1, 1337), (1, 1337)), "{report:?}");
+    let report = run("yes");
+    assert!(report.through("make").all(|leak| leak.status == "suspected"), "{report:?}");
+}
