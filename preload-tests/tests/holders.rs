@@ -12,13 +12,20 @@ fn run(holder: &str, fate: &str, stop: &str, options: &str) -> Outcome {
 /// Kept in both scans, but not without these classes of roots; lost, it is the only leak.
 fn held(without: &str, holders: &[&str]) {
     for holder in holders {
+        let blocks = ["thread_timer", "in_flight"].contains(holder);
         for stop in ["ptrace", "signal"] {
             let outcome = run(holder, "keep", stop, "");
             for scan in 1..=2 {
                 let report = outcome.report_of_scan(scan);
                 assert_eq!(report.total(), (0, 0), "{holder} {stop}: {report:?}");
             }
-            run(holder, "lose", stop, "").expect_leaks(1, 1337);
+            let lost = run(holder, "lose", stop, "");
+            // libc's own thread for timers, and one that is about to start, block all signals.
+            if stop == "signal" && blocks {
+                lost.expect_suspected(1, 1337);
+            } else {
+                lost.expect_leaks(1, 1337);
+            }
             let report = run(holder, "keep", stop, without).report();
             assert_eq!(report.total_through("make"), (1, 1337), "{holder} {stop} {without}: {report:?}");
         }

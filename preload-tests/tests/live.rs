@@ -25,7 +25,9 @@ fn kept_by(class: &str, threads: u64, places: &[&str]) {
                 assert_eq!(report.total(), (0, 0), "{place}, {stop}: {report:?}");
             }
             let lost = live(&run(place, &format!("stop={stop}:{class}=0")), stop, threads);
-            for (report, status) in lost.iter().zip(["suspected", "confirmed"]) {
+            // Of a thread that blocks the signal not all registers are seen.
+            let all_seen = stop == "ptrace" || *place != "stack_of_blocking_thread";
+            for (report, status) in lost.iter().zip(["suspected", if all_seen { "confirmed" } else { "suspected" }]) {
                 assert_eq!(report.total_through("make"), (1, 1337), "{place}, {stop}: {report:?}");
                 assert!(report.through("make").all(|leak| leak.status == status), "{place}, {stop}: {report:?}");
             }

@@ -30,9 +30,9 @@ fn scans_leave_no_more_than_one_waiting() {
 #[test]
 fn thread_that_is_not_to_be_asked_is_not_gone() {
     for (fate, blocks) in [("keep", 0), ("lose", 1)] {
-        let outcome = run("none_may_wait", fate, "signal");
-        outcome.expect_leaks(blocks, blocks * 1337);
-        let report = outcome.report();
+        let report = run("none_may_wait", fate, "signal").report();
+        // (Its registers are not all seen.)
+        assert_eq!((report.total(), report.summary.suspected.blocks), ((blocks, blocks * 1337), blocks), "{report:?}");
         assert!(report.scans.iter().all(|scan| scan.threads == 2), "{report:?}");
     }
 }

@@ -9,7 +9,13 @@ fn app(what: &str, number: u32, options: &str) -> App {
 /// Each thread keeps two blocks and loses one; all were stopped.
 fn all_seen(what: &str, number: u32, stop: &str) -> Outcome {
     let outcome = app(what, number, &format!("stop={stop}")).run();
-    outcome.expect_leaks(number.into(), 1337 * u64::from(number));
+    let lost = (number.into(), 1337 * u64::from(number));
+    if what == "blocking" && stop == "signal" {
+        // Of their registers only those of the call that each waits in were seen.
+        outcome.expect_suspected(lost.0, lost.1);
+    } else {
+        outcome.expect_leaks(lost.0, lost.1);
+    }
     let report = outcome.report();
     assert_eq!(report.last().threads, u64::from(number) + 1, "{report:?}");
     let via = if stop == "auto" { "ptrace" } else { stop };

@@ -30,11 +30,12 @@ fn the_clock_can_be_stopped() {
     assert_eq!(app.finish().report().triggers(), ["signal", "exit"]);
 }
 
-/// Twice, so that the first finds the leak suspected and the second confirms it.
+/// Twice, so that the first finds the leak suspected and the second confirms it; not where a thread's registers are not all seen.
 fn answers_when_asked(way: &str, options: &str) {
+    let all_seen = !way.starts_with("blocked") || options != "stop=signal";
     let mut app = program("idle.c").arg(way).options(options).start();
     assert_eq!(app.line(), "up");
-    for status in ["suspected", "confirmed"] {
+    for status in ["suspected", if all_seen { "confirmed" } else { "suspected" }] {
         let asked = Instant::now();
         let report = app.scan();
         assert!(asked.elapsed() < Duration::from_secs(1), "{way}: {:?}", asked.elapsed());
@@ -45,7 +46,7 @@ fn answers_when_asked(way: &str, options: &str) {
     }
     app.say("on");
     let outcome = app.finish();
-    outcome.expect_leaks(1, 1337);
+    assert_eq!(outcome.ok().report().total(), (1, 1337), "{way}: {outcome:?}");
     assert_eq!(outcome.report().triggers(), ["signal", "signal", "exit"]);
 }
 

@@ -43,15 +43,17 @@ fn threads_that_run_on() {
     let run = |does: &str| {
         let outcome =
             program("unseen.c").args(["running", does]).options("interval=0:stop=signal:scan_at_exit=0").run();
-        outcome.expect_leaks(1, 1337);
-        let report = outcome.report();
-        assert_eq!((report.scans.len(), report.total_through("lose")), (2, (1, 1337)), "{report:?}");
+        let report = outcome.ok().report();
+        assert_eq!((report.scans.len(), report.total()), (2, (1, 1337)), "{report:?}");
+        assert_eq!(report.total_through("lose"), (1, 1337), "{report:?}");
         report
     };
-    for scan in &run("yes").scans {
+    let report = run("yes");
+    assert!(report.leaks.iter().all(|leak| leak.status == "suspected"), "{report:?}");
+    for scan in &report.scans {
         let unseen: Vec<_> = scan.unseen.iter().filter(|unseen| unseen.what == "thread").collect();
         assert!(unseen.len() == 1 && unseen[0].count == 1, "{scan:?}");
-        let why = "did not stop; its stack was taken whole, its registers were not seen";
+        let why = "did not stop; its stack was taken whole, its registers were not seen: nothing is confirmed";
         assert!(unseen[0].why.starts_with("tid ") && unseen[0].why.ends_with(why), "{scan:?}");
     }
     assert!(run("no").scans.iter().all(|scan| scan.unseen.is_empty()));

@@ -271,10 +271,10 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     // While its descriptors are open; where the program waits for us they stay so, and are looked at last, and seldom.
     let in_place = snapshot::is_in_place();
     let mut found = Findings::new(job, begun);
-    let mut kernel_words = List::new();
+    let (mut kernel_words, mut all_values) = (List::new(), true);
     if options.use_kernel && !in_place {
         kernel_words = kernel::pointers(job.pid);
-        pending::values(job, snapshot::may_trace(options.stop), &mut kernel_words, &mut found.unseen);
+        all_values = pending::values(job, snapshot::may_trace(options.stop), &mut kernel_words, &mut found.unseen);
     }
     quiet_down(options.deadline);
 
@@ -354,7 +354,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
         let size = blocks.requested(block);
         unreachable += size as u64;
         let leader = leaders.next_if(|leader| leader.block == block);
-        let sure = gathered.all_read && (job.trigger.is_end() || seen_before(earlier, block, cell.0));
+        let sure = all_values && gathered.all_read && (job.trigger.is_end() || seen_before(earlier, block, cell.0));
         let stack = cell.stack().map_or(0, |id| id.get());
         let key = Key { kind: u8::from(leader.is_none()), confirmed: sure, stack };
         let fold = folds.entry(key).ok_or(memory)?;

@@ -133,7 +133,6 @@ pub unsafe fn roots<S: SizeOf>(
     }
     live.sort_unstable();
     unstopped(job, unseen);
-    let all_registers = !job.crew.found().iter().any(|thread| thread.is_uninterruptible);
 
     let mut missed = 0;
     for other in threads::stacks().filter(|stack| live.binary_search(&stack.tid).is_err()) {
@@ -156,6 +155,9 @@ pub unsafe fn roots<S: SizeOf>(
             _ => other.storage().for_each(|held| marker.hold_at_last(held)),
         }
     }
+    // What only a register holds that was not seen must not be confirmed.
+    let all_stopped = job.crew.found().iter().all(|thread| matches!(thread.state, State::Stopped | State::Gone));
+    let all_registers = all_stopped && missed == 0 && job.crew.overflow == 0 && job.way != Way::None;
     unseen.add_count("thread", missed, b"were not found when the others were stopped; their stacks were taken whole");
     let foreign = FOREIGN_ALLOCATOR.load(Relaxed);
     // An allocator's memory, where the program may have blocks that did not come to us.
@@ -386,11 +388,13 @@ fn place(thread: Thread, recorded: Option<Stack>, pid: u32, mappings: &[Mapping<
 fn unstopped(job: &Job, unseen: &mut Unseen) {
     for thread in job.crew.found() {
         let why: &[u8] = match thread.state {
-            State::Running | State::Asked => b"did not stop; its stack was taken whole, its registers were not seen",
+            State::Running | State::Asked | State::Taken => b"did not stop; its stack was taken whole, its registers were not seen: nothing is confirmed",
             State::Frozen if thread.is_uninterruptible => {
                 b"waits in the kernel where nothing stops it; of its registers only the call's arguments were seen: nothing is confirmed"
             }
-            State::Frozen => b"waits and blocks the signal; of its registers only the call's arguments were seen",
+            State::Frozen => {
+                b"waits and blocks the signal; of its registers only the call's arguments were seen: nothing is confirmed"
+            }
             _ => continue,
         };
         unseen.add_thread(thread.tid, why);
@@ -399,7 +403,7 @@ fn unstopped(job: &Job, unseen: &mut Unseen) {
     unseen.add_count(
         "stop",
         blind.into(),
-        b"neither ptrace nor a signal could stop the threads: they ran on while copied",
+        b"neither ptrace nor a signal could stop the threads: they ran on while copied, and nothing is confirmed",
     );
     unseen.add_count("thread", job.crew.overflow, b"threads that started during the stop found no room in its list");
 }

@@ -102,7 +102,9 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
         check::init();
         state::UNWIND_CHECK.store(options.unwind_check, Relaxed);
     }
-    state::BYPASSED.store(!real::is_interposed(), Relaxed);
+    let is_interposed = real::is_interposed();
+    state::BYPASSED.store(!is_interposed, Relaxed);
+    state::WRAPPED.store(!is_interposed && real::comes_to_us(), Relaxed);
     doorplate::hang(settings);
     threads::init();
     stop::signal::init(options.signal);

@@ -22,8 +22,9 @@ struct Task<'a> {
     until: u64,
 }
 
-/// Adds the words of those that somebody has sent with a value. For the snapshot child, while the program goes on, or waits for its end.
-pub fn values(job: &Job, by_ptrace: bool, words: &mut List<usize>, unseen: &mut Unseen) {
+/// Adds the words of those that somebody has sent with a value. Gives whether all were to be had. For the snapshot child, while the program
+/// goes on, or waits for its end.
+pub fn values(job: &Job, by_ptrace: bool, words: &mut List<usize>, unseen: &mut Unseen) -> bool {
     let until = sys::clock_ns(sys::CLOCK_MONOTONIC) + PATIENCE_NS;
     let mut task = Task { threads: List::new(), words, done: 0, until };
     let mut asleep = 0;
@@ -52,8 +53,9 @@ pub fn values(job: &Job, by_ptrace: bool, words: &mut List<usize>, unseen: &mut 
     unseen.add_count(
         "pending-signal",
         missed,
-        b"threads have signals waiting whose values were not to be had from the kernel",
+        b"threads have signals waiting whose values were not to be had from the kernel: nothing is confirmed without them",
     );
+    missed == 0
 }
 
 /// The helper: whatever becomes of it (a filter may kill who calls ptrace), its end lets all threads go on.
@@ -74,11 +76,14 @@ extern "C" fn look(task: usize) -> ! {
     helper::exit()
 }
 
-/// Whether a line of /proc/PID/status tells of a signal from 32 on: of sixteen digits the first eight.
+/// Whether a line of /proc/PID/status tells of a signal from 32 on, other than the one that we stop threads by, which waits where it is
+/// blocked.
 fn any_real_time(status: &[u8], of: &[u8]) -> bool {
     let set =
         status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(of)).unwrap_or_default().trim_ascii();
-    set.len() >= 8 && set[..set.len() - 8].iter().any(|digit| *digit != b'0')
+    let set = core::str::from_utf8(set).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
+    let ours = 1u64.checked_shl(stop::signal::number().wrapping_sub(1)).unwrap_or(0);
+    set & !ours & !(u64::from(u32::MAX) >> 1) != 0
 }
 
 fn is_asleep(status: &[u8]) -> bool {

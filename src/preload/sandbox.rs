@@ -72,7 +72,7 @@ fn calls() -> impl Iterator<Item = Call> {
     const CLONE_VM: u64 = 0x100;
     const CLONE_VFORK: u64 = 0x4000;
     const OF_A_HELPER: u64 = CLONE_VM | 0x200 | 0x400 | 0x80_0000;
-    const PLAIN: [usize; 22] = [
+    const PLAIN: [usize; 23] = [
         nr::READ,
         nr::WRITE,
         nr::CLOSE,
@@ -95,6 +95,7 @@ fn calls() -> impl Iterator<Item = Call> {
         nr::IOCTL,
         nr::PREAD64,
         nr::FACCESSAT,
+        nr::READLINKAT,
     ];
     let plain = PLAIN.into_iter().map(|number| Call { number: number as u32, ..Call::default() });
     let clones = [0, CLONE_VM | CLONE_VFORK, OF_A_HELPER];

@@ -168,6 +168,7 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
     }
     job.trigger = trigger;
     job.crew.clear();
+    job.crew.cannot_list = threads != 1 && !stop::proc_is_ours(settings::PID.load(Relaxed));
     job.caller =
         Caller { tid: sys::gettid(), sp: registers[KEPT_REGISTERS - 1], tls: thread_pointer(), registers: *registers };
     (job.pid, job.child, job.refused, job.stop_us) = (settings::PID.load(Relaxed), 0, 0, 0);

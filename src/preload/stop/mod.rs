@@ -14,7 +14,9 @@ mod arch;
 pub mod ptrace;
 pub mod signal;
 
+use crate::report_file::read_link;
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use leakscan_engine::arena::{self, Zeroed};
 use leakscan_engine::sys::{self, Errno};
 
@@ -36,6 +38,8 @@ pub enum State {
     Frozen = 3,
     /// It did not stop in time.
     Running = 4,
+    /// Somebody writes down what is known of it: the thread itself as it stops, or who looks at it.
+    Taken = 5,
 }
 
 /// What is known of one thread.
@@ -60,6 +64,32 @@ pub struct Captured {
 unsafe impl Zeroed for Captured {}
 
 impl Captured {
+    /// Takes it to write down what is known of it. `false`: somebody else has, or it is known already.
+    ///
+    /// # Safety
+    /// There is one at `thread`.
+    unsafe fn take(thread: *mut Self) -> bool {
+        // SAFETY: by this function's own contract.
+        let state = unsafe { Self::state(thread) };
+        state.compare_exchange(State::Asked as u32, State::Taken as u32, AcqRel, Acquire).is_ok()
+    }
+
+    /// Says that all is written down.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn tell(thread: *mut Self, state: State) {
+        // SAFETY: by this function's own contract.
+        unsafe { Self::state(thread) }.store(state as u32, Release);
+    }
+
+    /// # Safety
+    /// As above.
+    unsafe fn state<'a>(thread: *mut Self) -> &'a AtomicU32 {
+        // SAFETY: by this function's own contract; a state is four bytes.
+        unsafe { AtomicU32::from_ptr((&raw mut (*thread).state).cast()) }
+    }
+
     const fn new(tid: u32) -> Self {
         Self {
             tid,
@@ -83,6 +113,11 @@ pub struct Crew {
     directory: &'static mut [u8],
     /// Threads that found no room.
     pub overflow: usize,
+    /// There is a /proc, but another name space's, where this process has another number and so have its threads.
+    pub cannot_list: bool,
+    /// Threads that our signal was left waiting for in scans before.
+    waiting: &'static mut [u32],
+    waits: usize,
 }
 
 impl Crew {
@@ -95,12 +130,24 @@ impl Crew {
             vectors: arena::zeroed(room)?,
             directory: arena::zeroed(32 << 10)?,
             overflow: 0,
+            cannot_list: false,
+            waiting: arena::zeroed(room)?,
+            waits: 0,
         })
     }
 
     /// One without room, where there is nobody to stop.
     pub fn alone() -> Self {
-        Self { threads: &mut [], used: 0, vectors: &mut [], directory: &mut [], overflow: 0 }
+        Self {
+            threads: &mut [],
+            used: 0,
+            vectors: &mut [],
+            directory: &mut [],
+            overflow: 0,
+            cannot_list: false,
+            waiting: &mut [],
+            waits: 0,
+        }
     }
 
     pub fn room(&self) -> usize {
@@ -138,6 +185,9 @@ impl Crew {
     /// # Errors
     /// The kernel's, where it does not list the threads (no /proc, no free descriptor).
     fn find_new(&mut self, pid: u32, but: u32, mut ask: impl FnMut(&mut Captured)) -> Result<usize, Errno> {
+        if self.cannot_list {
+            return Err(Errno::ENOENT);
+        }
         let mut path = [0; 40];
         let path = sys::proc_path(&mut path, pid, b"task");
         let before = self.used;
@@ -176,17 +226,13 @@ fn look_at(pid: u32, thread: &mut Captured, blocked_is_enough: bool) -> bool {
     let mut path = [0u8; 64];
     let stat = match sys::read_file(task_path(&mut path, pid, thread.tid, b"stat"), &mut buffer) {
         Ok(stat) => stat,
-        Err(Errno::ENOENT | Errno::ESRCH) => {
-            thread.state = State::Gone;
-            return true;
-        }
+        Err(Errno::ENOENT | Errno::ESRCH) => return is_gone(thread),
         Err(_) => return false,
     };
     // `tid (name) S ...`: the name may hold anything but ends at the last parenthesis.
     let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2)).copied();
     if matches!(state, Some(b'Z' | b'X')) {
-        thread.state = State::Gone;
-        return true;
+        return is_gone(thread);
     }
     let frozen = state == Some(b'D') || blocked_is_enough && state == Some(b'S');
     if !frozen {
@@ -199,8 +245,11 @@ fn look_at(pid: u32, thread: &mut Captured, blocked_is_enough: bool) -> bool {
         .and_then(|field| core::str::from_utf8(field).ok())
         .and_then(|field| usize::from_str_radix(field, 16).ok());
     let Some(sp) = sp else { return false };
+    // SAFETY: it is there.
+    if !unsafe { Captured::take(thread) } {
+        return false;
+    }
     thread.sp = sp;
-    thread.state = State::Frozen;
     thread.is_uninterruptible = state == Some(b'D');
     // The arguments of the call are registers.
     for (place, field) in thread.general.iter_mut().zip(text.split(|&byte| byte == b' ').skip(1).take(6)) {
@@ -208,7 +257,23 @@ fn look_at(pid: u32, thread: &mut Captured, blocked_is_enough: bool) -> bool {
         *place = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok()).unwrap_or(0);
     }
     thread.has_registers = true;
+    thread.state = State::Frozen;
     true
+}
+
+fn is_gone(thread: &mut Captured) -> bool {
+    // SAFETY: it is there.
+    let taken = unsafe { Captured::take(thread) };
+    if taken {
+        thread.state = State::Gone;
+    }
+    taken
+}
+
+/// Whether the files of /proc about a process of this number are this process's.
+pub fn proc_is_ours(pid: u32) -> bool {
+    let mut link = [0; 20];
+    read_link(c"/proc/self", &mut link) == sys::decimal(u64::from(pid), &mut [0; 20])
 }
 
 pub fn task_path<'a>(path: &'a mut [u8; 64], pid: u32, tid: u32, name: &[u8]) -> &'a CStr {

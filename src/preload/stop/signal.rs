@@ -11,7 +11,7 @@ use core::ffi::{c_int, c_void};
 use core::sync::atomic::{
     AtomicU32, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
-use leakscan_engine::sys::{self, nr};
+use leakscan_engine::sys::{self, Errno, nr};
 
 /// Odd while threads are to park.
 static ROUND: AtomicU32 = AtomicU32::new(0);
@@ -92,14 +92,17 @@ unsafe fn park(round: u32, context: *const usize) {
         let threads = &mut *crew;
         if let Some(index) = (0..threads.used).find(|index| threads.threads[*index].tid == tid) {
             let thread = &mut threads.threads[index];
-            let (sp, vector, len) = arch::interrupted(context, &mut thread.general);
-            thread.sp = sp;
-            thread.tls = thread_pointer();
-            thread.has_registers = true;
-            let len = len.min(VECTOR);
-            core::ptr::copy_nonoverlapping(vector, threads.vectors[index].as_mut_ptr().cast::<u8>(), len);
-            thread.vector_len = len;
-            thread.state = State::Stopped;
+            // (Who has looked at it meanwhile has written it down as it was.)
+            if Captured::take(thread) {
+                let (sp, vector, len) = arch::interrupted(context, &mut thread.general);
+                thread.sp = sp;
+                thread.tls = thread_pointer();
+                thread.has_registers = true;
+                let len = len.min(VECTOR);
+                core::ptr::copy_nonoverlapping(vector, threads.vectors[index].as_mut_ptr().cast::<u8>(), len);
+                thread.vector_len = len;
+                Captured::tell(thread, State::Stopped);
+            }
         }
     }
     while ROUND.load(Acquire) == round {
@@ -126,11 +129,23 @@ pub unsafe fn stop(crew: *mut Crew, pid: u32, caller: u32) -> bool {
             return false;
         }
         // Entries stand before the signal is sent, so that a thread finds its own.
-        for thread in crew.threads[..crew.used].iter_mut().filter(|thread| thread.state == State::Asked) {
+        let Crew { threads, used, waiting, waits, .. } = &mut *crew;
+        for thread in threads[..*used].iter_mut().filter(|thread| thread.state == State::Asked) {
+            // One that was left waiting will do, and is not to have company: a user may have so many, in all of his processes.
+            if waiting[..*waits].contains(&thread.tid) && Status::of(pid, thread.tid).is_some_and(|status| status.waits)
+            {
+                continue;
+            }
             // SAFETY: sends a signal that we handle to a thread of our own.
-            let sent = unsafe { sys::call(nr::TGKILL, [pid as usize, thread.tid as usize, signal, 0, 0, 0]) };
-            if sent.is_err() {
-                thread.state = State::Gone;
+            match unsafe { sys::call(nr::TGKILL, [pid as usize, thread.tid as usize, signal, 0, 0, 0]) } {
+                Ok(_) => {}
+                Err(Errno::ESRCH) => thread.state = State::Gone,
+                // As many signals wait as may.
+                Err(_) => {
+                    if !look_at(pid, thread, true) {
+                        thread.state = State::Running;
+                    }
+                }
             }
         }
         match new {
@@ -152,11 +167,19 @@ fn wait(crew: &mut Crew, pid: u32, started: u64) {
         for thread in crew.threads[..crew.used].iter_mut() {
             // SAFETY: the state is written by the thread itself when it parks.
             let state = unsafe { (&raw const thread.state).read_volatile() };
-            if state != State::Asked || age > PATIENCE_NS && blocks_signal(pid, thread) && look_at(pid, thread, true) {
+            if state != State::Asked && state != State::Taken {
+                continue;
+            }
+            let status = if age > PATIENCE_NS && state == State::Asked { Status::of(pid, thread.tid) } else { None };
+            if status.is_some_and(|status| status.waits || status.is_stuck) && look_at(pid, thread, true) {
+                if status.is_some_and(|status| status.waits) {
+                    note(crew.waiting, &mut crew.waits, thread.tid);
+                }
                 continue;
             }
             asked += 1;
-            if age > DEADLINE_NS {
+            // SAFETY: it is there.
+            if age > DEADLINE_NS && unsafe { Captured::take(thread) } {
                 thread.state = State::Running;
             }
         }
@@ -168,19 +191,35 @@ fn wait(crew: &mut Crew, pid: u32, started: u64) {
     }
 }
 
-/// Whether the thread blocks our signal, or sits where no signal reaches it, so that waiting is vain.
-fn blocks_signal(pid: u32, thread: &Captured) -> bool {
-    let mut path = [0u8; 64];
-    let mut buffer = [0u8; 2048];
-    let Ok(status) = sys::read_file(super::task_path(&mut path, pid, thread.tid, b"status"), &mut buffer) else {
-        return true;
-    };
-    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"SigBlk:\t"));
-    let mask =
-        line.and_then(|mask| core::str::from_utf8(mask).ok()).and_then(|mask| u64::from_str_radix(mask, 16).ok());
-    // (A first thread that has called pthread_exit stays as a zombie, and takes signals.)
-    let stuck = |window: &[u8]| matches!(window, b"State:\tD" | b"State:\tZ" | b"State:\tX");
-    mask.is_none_or(|mask| mask >> (number() - 1) & 1 == 1) || status.windows(8).any(stuck)
+/// Notes a thread in a list, if it is not there and there is room.
+fn note(list: &mut [u32], used: &mut usize, tid: u32) {
+    if !list[..*used].contains(&tid)
+        && let Some(place) = list.get_mut(*used)
+    {
+        *place = tid;
+        *used += 1;
+    }
+}
+
+/// Why a thread may not take our signal.
+#[derive(Clone, Copy)]
+struct Status {
+    /// The signal waits for it: it blocks the signal. (Who stands in our handler blocks it, too, but has taken it.)
+    waits: bool,
+    /// It sits where no signal reaches it. (A first thread that has called pthread_exit stays as a zombie, and takes signals.)
+    is_stuck: bool,
+}
+
+impl Status {
+    /// `None`: nothing is known.
+    fn of(pid: u32, tid: u32) -> Option<Self> {
+        let (mut path, mut buffer) = ([0u8; 64], [0u8; 2048]);
+        let status = sys::read_file(super::task_path(&mut path, pid, tid, b"status"), &mut buffer).ok()?;
+        let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"SigPnd:\t"))?;
+        let waiting = u64::from_str_radix(core::str::from_utf8(line).ok()?, 16).ok()?;
+        let stuck = |window: &[u8]| matches!(window, b"State:\tD" | b"State:\tZ" | b"State:\tX");
+        Some(Self { waits: waiting >> (number() - 1) & 1 == 1, is_stuck: status.windows(8).any(stuck) })
+    }
 }
 
 /// Lets all go on.
