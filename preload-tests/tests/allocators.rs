@@ -64,6 +64,21 @@ fn operators_of_another_allocator() {
     }
 }
 
+/// Before us in LD_PRELOAD their malloc is called: the report says so, and what to do.
+#[test]
+fn another_allocator_before_us() {
+    for allocator in packaged() {
+        for fate in ["lose", "keep", "release"] {
+            let outcome = program("entries.c").args(["malloc", fate]).preload_before(&allocator).run_as_bare();
+            outcome.expect_clean();
+            let report = outcome.report();
+            let said =
+                |unseen: &&harness::Unseen| unseen.what == "malloc" && unseen.why.contains("put libleakscan.so first");
+            assert_eq!(report.last().unseen.iter().filter(said).count(), 1, "{allocator:?} {report:?}");
+        }
+    }
+}
+
 #[test]
 fn blocks_of_another_allocator() {
     for allocator in packaged() {

@@ -12,7 +12,9 @@ fn a_program_with_its_own_malloc_runs_and_the_report_says_that_it_is_not_seen() 
     let outcome = program("own_malloc.c").run_as_bare();
     let report = outcome.ok().report();
     assert_eq!(report.total(), (0, 0), "{report:?}");
-    assert!(!report.last().unseen.is_empty(), "nothing was seen, and nothing is said of it: {report:?}");
+    let [unseen] = &report.last().unseen[..] else { panic!("{report:?}") };
+    assert_eq!((unseen.what.as_str(), unseen.count), ("malloc", 1), "{report:?}");
+    assert!(unseen.why.starts_with("the program has a malloc of its own"), "{report:?}");
 }
 
 #[test]

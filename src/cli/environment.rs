@@ -155,6 +155,12 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_the_table_of_options() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&options_table(true)), "README.md: put in what `leakscan options --markdown` gives");
+    }
+
+    #[test]
     fn other_tunables_stay() {
         assert_eq!(with_large_pages(None), "glibc.malloc.hugetlb=1");
         let given = Some("glibc.malloc.hugetlb=0:glibc.malloc.check=3");

@@ -102,7 +102,9 @@ fn verdict(out: &mut dyn Write, scan: &Scan, paint: Paint) -> io::Result<()> {
         writeln!(out, "  {}", paint.with(RED, format!("leaked: {text} (confirmed)")))?;
     }
     if let Some(text) = &suspected {
-        writeln!(out, "  {}", paint.with(YELLOW, format!("suspected: {text} (the next scan will tell)")))?;
+        let never = scan.unseen.iter().any(|unseen| unseen.why.contains("nothing is confirmed"));
+        let when = if never { "not to be confirmed: below is why" } else { "the next scan will tell" };
+        writeln!(out, "  {}", paint.with(YELLOW, format!("suspected: {text} ({when})")))?;
     }
     if confirmed.is_none() && suspected.is_none() {
         let holes = if scan.unseen.is_empty() { "" } else { ", in what was seen (below is what was not)" };

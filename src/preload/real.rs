@@ -55,7 +55,7 @@ macro_rules! functions {
             // Until dlsym has answered, what it allocates itself goes straight to glibc.
             $($($slot.store($initial as *const () as usize, Relaxed);)?)+
             let (mut found, mut failed) = ([0usize; 80], false);
-            let search = Search::new();
+            let search = Search::behind_us();
             for ((_, name), found) in ALL.iter().zip(&mut found) {
                 *found = next(&search, name);
                 failed |= *found == 0 && search.may_exist(name);
@@ -253,6 +253,11 @@ pub fn is_interposed() -> bool {
         // SAFETY: the entry lies in the executable.
         known && unsafe { symbol.as_ref() }.is_some_and(|symbol| symbol.section == 0)
     }
+}
+
+/// Whether the malloc that is called lies in the program's own file.
+pub fn is_programs_own() -> bool {
+    mapped_file(first(c"malloc") as usize).is_some_and(|file| file.contains(crate::symbols::program()))
 }
 
 /// Whether the program's own calls of malloc come to us all the same: what is called instead of ours may call it in turn, as libraries

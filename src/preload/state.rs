@@ -29,6 +29,8 @@ pub static FOREIGN_ALLOCATOR: AtomicBool = AtomicBool::new(false);
 pub static USES_SLACK: AtomicBool = AtomicBool::new(false);
 /// The program calls a malloc of its own instead of ours.
 pub static BYPASSED: AtomicBool = AtomicBool::new(false);
+/// And that is a library's which was loaded before us.
+pub static PRELOADED_BEFORE: AtomicBool = AtomicBool::new(false);
 /// What is called instead of ours calls it in turn.
 pub static WRAPPED: AtomicBool = AtomicBool::new(false);
 /// A Python that has not been told to use malloc (PYTHONMALLOC).

@@ -137,6 +137,14 @@ impl Search {
         Self::among(files().take_while(|file| !ours.contains(file.dynamic())).map(|file| Table::of(file.0)))
     }
 
+    /// Among the files that dlsym looks at with RTLD_NEXT: of a name that only another one defines it leaves an error behind, for which an
+    /// allocator is asked that may have called us.
+    pub fn behind_us() -> Self {
+        let ours = own::data();
+        let behind = files().skip_while(|file| !ours.contains(file.dynamic())).skip(1);
+        Self::among(behind.map(|file| Table::of(file.0)))
+    }
+
     fn among(tables: impl Iterator<Item = Table>) -> Self {
         let mut search = Self { tables: [Table::default(); CACHED], count: 0 };
         for (place, table) in search.tables.iter_mut().zip(tables) {

@@ -103,7 +103,9 @@ fn seccomp(status: &Status) -> Option<Finding> {
             let privs = if privs { ", no_new_privs set" } else { "" };
             Some(warn(
                 "seccomp",
-                format!("a filter is in force{privs}: if it forbids clone or ptrace, scans fail or use the signal"),
+                format!(
+                    "a filter is in force{privs}: one that ends who makes a call that a scan needs allows none; if it refuses ptrace, scans use the signal"
+                ),
             ))
         }
     }

@@ -38,6 +38,8 @@ struct ScanRow {
     live_blocks: u64,
     live_bytes: u64,
     threads: u64,
+    /// Of our own tables, mapped.
+    own_bytes: u64,
     unseen: Vec<UnseenRow>,
 }
 
@@ -166,6 +168,7 @@ fn scan_row(scan: &Scan) -> ScanRow {
         live_blocks: scan.stats.live_blocks,
         live_bytes: scan.stats.live_bytes,
         threads: scan.stats.threads,
+        own_bytes: scan.stats.own_bytes,
         unseen: unseen
             .map(|row| UnseenRow { what: row.what.clone(), count: row.count, why: row.why.clone() })
             .collect(),
