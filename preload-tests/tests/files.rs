@@ -266,3 +266,32 @@ fn options_that_are_not_understood_are_named_once() {
     let outcome = app().options("no_such_option=1:quiet=1").run();
     assert_eq!(outcome.ok().stderr, "");
 }
+
+/// What is begun as root goes on as the user that the program becomes; nothing of it stays root's, and nobody else gets it.
+#[test]
+fn a_program_that_becomes_another_user() {
+    if !is_root() {
+        return harness::not_tested("programs that begin as root, as the tests do not run as root");
+    }
+    for (way, owner) in [
+        ("setuid", 65534),
+        ("seteuid", 65534),
+        ("setreuid", 65534),
+        ("setresuid", 65534),
+        ("back", 65534),
+        ("spawn", 0),
+    ] {
+        let app = program("users.c").arg(way);
+        fs::set_permissions(app.folder(), fs::Permissions::from_mode(0o777)).unwrap();
+        let outcome = app.run();
+        outcome.expect_leaks(2, 1337 + 999);
+        let report = outcome.report();
+        assert_eq!(
+            (report.triggers(), outcome.stderr.as_str()),
+            (vec!["api", "api", "exit"], ""),
+            "{way}: {outcome:?}"
+        );
+        let file = fs::metadata(outcome.app.path(&format!("leakscan.{}", outcome.pid))).unwrap();
+        assert_eq!((file.uid(), file.mode() & 0o777), (owner, 0o600), "{way}");
+    }
+}

@@ -342,6 +342,11 @@ pub fn gettid() -> u32 {
     unsafe { syscall(nr::GETTID, [0; 6]) as u32 }
 }
 
+pub fn geteuid() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { syscall(nr::GETEUID, [0; 6]) as u32 }
+}
+
 pub fn getppid() -> u32 {
     // SAFETY: takes no arguments and cannot fail.
     unsafe { syscall(nr::GETPPID, [0; 6]) as u32 }

@@ -45,6 +45,7 @@ mod threads;
 mod tls;
 mod trigger;
 mod unforked;
+mod users;
 
 use core::ffi::c_char;
 use core::sync::atomic::Ordering::Relaxed;

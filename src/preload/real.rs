@@ -54,7 +54,7 @@ macro_rules! functions {
         fn resolve_all() {
             // Until dlsym has answered, what it allocates itself goes straight to glibc.
             $($($slot.store($initial as *const () as usize, Relaxed);)?)+
-            let (mut found, mut failed) = ([0usize; 80], false);
+            let (mut found, mut failed) = ([0usize; ALL.len()], false);
             let search = Search::behind_us();
             for ((_, name), found) in ALL.iter().zip(&mut found) {
                 *found = next(&search, name);
@@ -124,6 +124,10 @@ functions! {
     RAISE, "raise", gsignal;
     SYSCALL, "syscall", syscall_by_kernel;
     PRCTL, "prctl";
+    SETUID, "setuid";
+    SETEUID, "seteuid";
+    SETREUID, "setreuid";
+    SETRESUID, "setresuid";
     SBRK, "sbrk", __sbrk;
     MADVISE, "madvise";
     MMAP, "mmap";
@@ -525,6 +529,18 @@ pub fn prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int {
         return by_kernel(unsafe { sys::call(sys::nr::PRCTL, [option as usize, a, b, c, d, 0]) }) as c_int;
     }
     call!(PRCTL, fn(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int)
+}
+pub fn setuid(user: u32) -> c_int {
+    call!(SETUID, fn(user: u32) -> c_int)
+}
+pub fn seteuid(user: u32) -> c_int {
+    call!(SETEUID, fn(user: u32) -> c_int)
+}
+pub fn setreuid(real_user: u32, user: u32) -> c_int {
+    call!(SETREUID, fn(real_user: u32, user: u32) -> c_int)
+}
+pub fn setresuid(real_user: u32, user: u32, saved: u32) -> c_int {
+    call!(SETRESUID, fn(real_user: u32, user: u32, saved: u32) -> c_int)
 }
 pub fn underscore_exit(status: c_int) {
     call!(UNDERSCORE_EXIT, fn(status: c_int) -> ())

@@ -114,12 +114,23 @@ pub fn open(settings: &Settings, ledger: &Ledger) -> Result<(Fd, bool), Errno> {
     Ok((file, true))
 }
 
+/// The program is about to become this user: the report that it has begun as root becomes that user's, so that it can go on.
+pub fn hand_over(settings: &Settings, ledger: &Ledger, user: u32) {
+    let path = Path::of(settings);
+    let begun = (ledger.device.load(Relaxed), ledger.inode.load(Relaxed));
+    let Ok(file) = sys::open(path.as_c(), sys::O_RDONLY | sys::O_NOFOLLOW | sys::O_NONBLOCK, 0) else { return };
+    // The very file, by no other name.
+    if stat(&file).is_ok_and(|stat| (stat.device, stat.inode) == begun && stat.links == 1) {
+        // SAFETY: takes no pointer; the group stays.
+        let _ = unsafe { sys::call(nr::FCHOWN, [file.0, user as usize, u32::MAX as usize, 0, 0, 0]) };
+    }
+}
+
 /// Renames what is at the path to `.old`, if it is a plain file of our own user.
 fn move_aside(path: &Path) -> Result<(), Errno> {
     let old = sys::open(path.as_c(), sys::O_RDONLY | sys::O_NOFOLLOW | sys::O_NONBLOCK, 0)?;
     let stat = stat(&old)?;
-    // SAFETY: takes no arguments and cannot fail.
-    let user = unsafe { sys::syscall(nr::GETEUID, [0; 6]) } as u32;
+    let user = sys::geteuid();
     if stat.mode & 0o170_000 != 0o100_000 || stat.uid != user {
         return Err(Errno::EEXIST);
     }

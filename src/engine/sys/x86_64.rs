@@ -60,6 +60,7 @@ pub mod nr {
     pub const FTRUNCATE: usize = 77;
     pub const GETPPID: usize = 110;
     pub const GETEUID: usize = 107;
+    pub const FCHOWN: usize = 93;
     pub const PTRACE: usize = 101;
     pub const PRCTL: usize = 157;
     pub const SETRLIMIT: usize = 160;

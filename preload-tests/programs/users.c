@@ -1,0 +1,32 @@
+// Begins as root, is scanned, becomes user 65534 by the function that the argument names ("back": and root again), and is scanned again.
+// A block of 1337 bytes is lost before, one of 999 behind it. With "spawn" it is a child of vfork that becomes another user.
+#define _GNU_SOURCE
+#include "test.h"
+#include <sys/wait.h>
+
+enum { NOBODY = 65534 };
+static NOINLINE void lose(void) { calloc(1, 1337); }
+static NOINLINE void lose_more(void) { calloc(1, 999); }
+
+int main(int count, char **words) {
+    check(count == 2);
+    below(lose);
+    scan();
+    const char *way = words[1];
+    if (is(way, "setuid")) check(setuid(NOBODY) == 0);
+    if (is(way, "seteuid")) check(seteuid(NOBODY) == 0);
+    if (is(way, "setreuid")) check(setreuid(NOBODY, NOBODY) == 0);
+    if (is(way, "setresuid")) check(setresuid(NOBODY, NOBODY, NOBODY) == 0);
+    if (is(way, "back")) check(seteuid(NOBODY) == 0 && seteuid(0) == 0);
+    if (is(way, "spawn")) {
+        int status, child = vfork();
+        if (child == 0) {
+            if (setuid(NOBODY) == 0) execl("/bin/true", "true", NULL);
+            _exit(1);
+        }
+        check(waitpid(child, &status, 0) == child && status == 0);
+    }
+    below(lose_more);
+    scan();
+    return 0;
+}
