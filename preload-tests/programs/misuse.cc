@@ -48,7 +48,8 @@ int main(int, char **words) {
     } else if (is(what, "wild")) {
         freed_here(static_cast<char *>(made_here()) + 8);
     } else if (is(what, "wild_on_stack")) {
-        char room[64];
+        // Where no block begins, with nothing before it by which glibc would take it for a mapped one.
+        alignas(16) char room[64] = {};
         freed_here(room + 8);
     } else if (is(what, "again")) {
         // The same address for another block is no second free.
