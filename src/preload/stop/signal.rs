@@ -170,8 +170,10 @@ fn wait(crew: &mut Crew, pid: u32, started: u64) {
             if state != State::Asked && state != State::Taken {
                 continue;
             }
-            let status = if age > PATIENCE_NS && state == State::Asked { Status::of(pid, thread.tid) } else { None };
-            if status.is_some_and(|status| status.waits || status.is_stuck) && look_at(pid, thread, true) {
+            let is_late = age > PATIENCE_NS && state == State::Asked;
+            let status = if is_late { Status::of(pid, thread.tid) } else { None };
+            // (Nothing is known of one that has ended.)
+            if is_late && status.is_none_or(|status| status.waits || status.is_stuck) && look_at(pid, thread, true) {
                 if status.is_some_and(|status| status.waits) {
                     note(crew.waiting, &mut crew.waits, thread.tid);
                 }
