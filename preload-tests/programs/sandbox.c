@@ -29,7 +29,9 @@ static const int allowed[] = {SYS_read, SYS_write, SYS_exit, SYS_exit_group, SYS
                               SYS_futex, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_clone3, SYS_set_robust_list, SYS_rseq, SYS_wait4};
 
 static int put(const char *way, const char *what) {
-    struct sock_filter code[2 * ARRAY(allowed) + 8];
+    // At any alignment that an instruction may have.
+    static size_t room[2 * ARRAY(allowed) + 16];
+    struct sock_filter *code = (struct sock_filter *)((char *)room + 4);
     unsigned short used = 0;
     unsigned end = is(what, "trap") ? SECCOMP_RET_TRAP : SECCOMP_RET_KILL_PROCESS;
 #define ADD(...) code[used++] = (struct sock_filter)__VA_ARGS__

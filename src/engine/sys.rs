@@ -502,10 +502,7 @@ pub fn peek<const WORDS: usize>(addr: usize) -> Option<[usize; WORDS]> {
 
 /// The same into a slice; `false` if not all of them can be read.
 pub fn peek_into(addr: usize, words: &mut [usize]) -> bool {
-    const PAGE: usize = 4096;
-    let Some(end) = addr.checked_add(size_of_val(words)).filter(|_| addr.is_multiple_of(8)) else { return false };
-    let first_of_each = (addr & !(PAGE - 1)..end).step_by(PAGE).map(|page| page.max(addr));
-    if !first_of_each.into_iter().all(can_read) {
+    if !addr.is_multiple_of(8) || !can_read_all(addr, size_of_val(words)) {
         return false;
     }
     for (at, word) in words.iter_mut().enumerate() {
@@ -513,6 +510,13 @@ pub fn peek_into(addr: usize, words: &mut [usize]) -> bool {
         *word = unsafe { (addr as *const usize).add(at).read_volatile() };
     }
     true
+}
+
+/// Whether so many bytes can be read.
+pub fn can_read_all(addr: usize, len: usize) -> bool {
+    const PAGE: usize = 4096;
+    let Some(end) = addr.checked_add(len) else { return false };
+    (addr & !(PAGE - 1)..end).step_by(PAGE).all(|page| can_read(page.max(addr) & !7))
 }
 
 /// Whether the aligned word at `addr` can be read: whether the kernel can take it for a mask of signals, of which it does nothing. (The

@@ -56,14 +56,14 @@ fn around<T>(mode: usize, filter: usize, put: impl FnOnce() -> T, is_on: impl Fn
 fn would_end_us(program: usize) -> bool {
     let Some([len, start]) = sys::peek(program) else { return false };
     let len = len & 0xffff;
-    let mut words = [0usize; LONGEST];
-    // (Each is as long as a word.)
-    let Some(words) = words.get_mut(..len).filter(|_| start != 0) else { return false };
-    if !sys::peek_into(start, words) {
+    if len > LONGEST || !start.is_multiple_of(align_of::<Instruction>()) {
         return false;
     }
-    // SAFETY: any bytes are instructions, which are aligned to four.
-    let filter = unsafe { core::slice::from_raw_parts(words.as_ptr().cast::<Instruction>(), len) };
+    if !sys::can_read_all(start, len * size_of::<Instruction>()) {
+        return false;
+    }
+    // SAFETY: it can be read, and any bytes are instructions. (By a thread that gives its memory away meanwhile the kernel is asked in vain.)
+    let filter = unsafe { core::slice::from_raw_parts(start as *const Instruction, len) };
     calls().any(|call| ends(filter, &call))
 }
 
