@@ -1,7 +1,7 @@
 // Puts a filter on its system calls, by the way that the first argument names ("prctl", "seccomp", "syscall_prctl", "strict", "none", or
 // "refused", where the kernel takes none), and works on: allocates, starts a thread, forks, ends by exit. The filter ends who makes any
 // other call than that takes, or "clone" alone; with "trap" by a signal. "service": who looks into processes, as service managers do; then it
-// becomes itself, without a further filter. Before it a block of 1337 bytes is lost or kept, and one of 999
+// becomes itself, without a further filter; "launch": the same, with one that ends who asks for its number. Before it a block of 1337 bytes is lost or kept, and one of 999
 // is lost behind it.
 #define _GNU_SOURCE
 #include "test.h"
@@ -38,6 +38,13 @@ static int put(const char *way, const char *what) {
     ADD(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)));
     if (is(what, "service")) {
         const int calls[] = {SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev};
+        for (size_t i = 0; i < ARRAY(calls); i++) {
+            ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i], 0, 1));
+            ADD(BPF_STMT(BPF_RET | BPF_K, end));
+        }
+        ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+    } else if (is(what, "launch")) {
+        const int calls[] = {SYS_getpid, SYS_gettid, SYS_readlinkat};
         for (size_t i = 0; i < ARRAY(calls); i++) {
             ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i], 0, 1));
             ADD(BPF_STMT(BPF_RET | BPF_K, end));
@@ -82,7 +89,7 @@ int main(int count, char **words) {
         syscall(SYS_exit, 0);
     }
     if (!is(words[1], "none")) check(put(words[1], words[2]) == 0);
-    if (is(words[2], "service")) execl("/proc/self/exe", words[0], "none", "all", words[3], NULL);
+    if (is(words[2], "service") || is(words[2], "launch")) execl("/proc/self/exe", words[0], "none", "all", words[3], NULL);
     below(lose_more);
     for (int i = 0; i < 5000; i++) free(malloc((size_t)i));
     if (!is(words[2], "clone")) {

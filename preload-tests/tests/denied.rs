@@ -163,6 +163,17 @@ fn a_filter_of_a_service() {
     }
 }
 
+/// What a sandbox starts has the filter, and is not watched: it would be ended as it begins.
+#[test]
+fn a_program_that_a_sandbox_starts() {
+    for (fate, lost) in [("lose", (1, 1337)), ("keep", (0, 0))] {
+        let outcome = program("sandbox.c").args(["prctl", "launch", fate]).run_as_bare();
+        assert_eq!(outcome.status.code(), Some(3), "{outcome:?}");
+        let report = outcome.report();
+        assert_eq!((report.triggers(), report.total()), (vec!["seccomp"], lost), "{report:?}");
+    }
+}
+
 /// What the kernel does not take, and what refuses nothing that we need, changes nothing.
 #[test]
 fn a_filter_that_is_none() {

@@ -5,7 +5,7 @@
 //! which a helper does.) Nor is one by a system call of the program's own.
 #![allow(unsafe_code)] // reads the filter that the program gives to the kernel
 
-use crate::{bundled, fatal, real, trigger};
+use crate::{bundled, fatal, real, settings, trigger};
 use core::ffi::{c_int, c_long};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use leakscan_engine::seccomp::{Call, Instruction, LONGEST, ends};
@@ -48,7 +48,11 @@ fn around<T>(mode: usize, filter: usize, put: impl FnOnce() -> T, is_on: impl Fn
         fatal::leave();
     }
     let result = put();
-    CLOSED.fetch_or(closes && is_on(&result), Relaxed);
+    if closes && is_on(&result) {
+        CLOSED.store(true, Relaxed);
+        // What the program becomes, or starts, has the filter, too.
+        settings::leave_environment_late();
+    }
     result
 }
 

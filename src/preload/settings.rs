@@ -4,7 +4,8 @@
 use crate::state::PYMALLOC;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release,
 };
 use leakscan_engine::arena;
 use leakscan_engine::sys::{self, nr};
@@ -65,6 +66,7 @@ pub unsafe fn init(environment: *const *const c_char) -> Option<&'static Setting
     unsafe { place.write(settings) };
     SETTINGS.store(place, Release);
     FORKED.store(false, Relaxed);
+    ENVIRONMENT.store(environment.expose_provenance(), Relaxed);
     renew();
     get()
 }
@@ -111,6 +113,22 @@ fn parent_is_watched(parent: u32) -> bool {
         .split(|&byte| byte == 0)
         .filter_map(|entry| entry.strip_prefix(b"LD_PRELOAD="))
         .any(|value| value.windows(11).any(|window| window == b"libleakscan"))
+}
+
+/// The environment that the program began with.
+static ENVIRONMENT: AtomicUsize = AtomicUsize::new(0);
+
+/// The same as [`leave_environment`] while the program runs, where its entry is still the one that it began with.
+pub fn leave_environment_late() {
+    /// Of arguments and environment, which lie on top of the stack behind their lists.
+    const MOST: usize = 8 << 20;
+    let list = ENVIRONMENT.load(Relaxed);
+    // SAFETY: the list stays where the kernel has put it, and ends in a null pointer, whatever the program has done to it.
+    let value = if list == 0 { None } else { unsafe { find(list as *const *const c_char, b"LD_PRELOAD=") } };
+    if value.is_some_and(|value| (list..list + MOST).contains(&value.as_ptr().addr())) {
+        // SAFETY: as above; the value lies on the initial stack.
+        unsafe { leave_environment(list as *const *const c_char) };
+    }
 }
 
 /// Takes us out of `LD_PRELOAD` for the programs that this one starts; other libraries in it stay.
