@@ -145,3 +145,14 @@ fn thread_that_waits_in_vfork() {
     let why = report.last().unseen.iter().find(|unseen| unseen.what == "thread").expect("it is named");
     assert!(why.why.contains("nothing is confirmed"), "{report:?}");
 }
+
+/// It is libc's own now, and is found; nobody is missing.
+#[test]
+fn a_stack_of_an_ended_thread_that_libc_gives_to_one_of_its_own() {
+    for (fate, blocks) in [("lose", 1), ("keep", 0)] {
+        let outcome = program("taken_stack.c").arg(fate).options("stop=ptrace:scan_at_exit=0").run();
+        outcome.expect_leaks(blocks, 1337 * blocks);
+        let report = outcome.report();
+        assert!(report.scans.iter().all(|scan| scan.threads == 3 && scan.unseen.is_empty()), "{report:?}");
+    }
+}

@@ -77,6 +77,8 @@ pub unsafe fn roots<S: SizeOf>(
     let (mut stacks, mut storage): (List<AddrRange>, List<AddrRange>) = (List::new(), List::new());
 
     let (mut live, mut standing): (List<u32>, List<usize>) = (List::new(), List::new());
+    // Control blocks of records that are theirs.
+    let mut taken: List<usize> = List::new();
     // It has called us, so that nothing of its own lies below.
     let caller = Thread { tid: job.caller.tid, sp: job.caller.sp, tls: job.caller.tls, red_zone: 0 };
     let stopped = job.crew.found().iter().filter(|thread| thread.state != State::Gone);
@@ -87,9 +89,11 @@ pub unsafe fn roots<S: SizeOf>(
         if !live.push(thread.tid) || !standing.push(thread.sp) {
             return Err(MEMORY);
         }
-        // (The number may have been another thread's before.)
+        // (The number may have been another thread's before; and a thread of libc's own may have the stack of one that ended.)
         let is_its = |stack: &Stack| stack.tid == thread.tid && (thread.tls == 0 || stack.pointer == thread.tls);
-        let recorded = threads::stacks().find(is_its);
+        let is_taken = |stack: &Stack| stack.pointer == thread.tls && stack.range.contains(thread.sp);
+        let recorded = threads::stacks().find(is_its).or_else(|| threads::stacks().find(is_taken));
+        taken.push(recorded.map_or(0, |stack| stack.pointer)).then_some(()).ok_or(MEMORY)?;
         let places = place(thread, recorded, job.pid, mappings);
         if !places.stack.is_empty() {
             exclude(&mut excluded, places.stack)?;
@@ -137,7 +141,7 @@ pub unsafe fn roots<S: SizeOf>(
     let mut missed = 0;
     for other in threads::stacks().filter(|stack| live.binary_search(&stack.tid).is_err()) {
         let fate = other.fate();
-        if fate == Fate::Unknown || fate == Fate::Over && other.given {
+        if taken.contains(&other.pointer) || fate == Fate::Unknown || fate == Fate::Over && other.given {
             continue;
         }
         // glibc keeps the stacks of ended threads for the next ones.
