@@ -1,13 +1,18 @@
-// A program with a malloc of its own, which wins over every preloaded one.
+// A program with a malloc of its own, which wins over every preloaded one, and is there when the program's constructor has run.
 #include "test.h"
 #include <stdio.h>
 
-static char room[1 << 20] __attribute__((aligned(16)));
+enum { ROOM = 1 << 20 };
+static char *room;
 static size_t used;
+__attribute__((constructor)) static void make_ready(void) {
+    static char pages[ROOM] __attribute__((aligned(16)));
+    room = pages;
+}
 void *malloc(size_t size) {
     char *block = room + used;
     used += (size + 31) & ~15ul;
-    if (used > sizeof room) _exit(95);
+    if (used > ROOM) _exit(95);
     *(size_t *)block = size;
     return block + 16;
 }

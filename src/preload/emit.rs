@@ -5,7 +5,7 @@ use crate::ledger::Shared;
 use crate::modules::{self, Module};
 use crate::settings::{self, Settings};
 use crate::snapshot::Job;
-use crate::state::{BYPASSED, PRELOADED_BEFORE, PYMALLOC, TRACKER, UNWINDER, WRAPPED};
+use crate::state::{BYPASSED, PRELOADED_BEFORE, PYMALLOC, TRACKER, UNWINDER};
 use crate::{bundled, check, misuse, own, report_file};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::StackId;
@@ -299,11 +299,11 @@ fn counters(found: &mut Findings, trigger: Trigger, shared: &Shared, settings: &
     unseen.add_count("unwind-check", count(&check::DIFFERENT), b"stacks that differ from libgcc's");
     unseen.add_count(
         "malloc",
-        (BYPASSED.load(Relaxed) && !WRAPPED.load(Relaxed)).into(),
+        BYPASSED.load(Relaxed).into(),
         if PRELOADED_BEFORE.load(Relaxed) {
-            b"a library before libleakscan.so has the malloc that is called: its blocks are not seen; put libleakscan.so first in LD_PRELOAD"
+            b"a library before libleakscan.so has the malloc that is called: of its blocks only those are seen for which it calls ours; put libleakscan.so first in LD_PRELOAD"
         } else {
-            b"the program has a malloc of its own, which is called instead of ours: its blocks are not seen"
+            b"the program has a malloc of its own, which is called instead of ours: of its blocks only those are seen for which it calls ours"
         },
     );
     unseen.add_count(

@@ -106,7 +106,6 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
     let is_interposed = real::is_interposed();
     state::BYPASSED.store(!is_interposed, Relaxed);
     state::PRELOADED_BEFORE.store(!is_interposed && !real::is_programs_own(), Relaxed);
-    state::WRAPPED.store(!is_interposed && real::comes_to_us(), Relaxed);
     doorplate::hang(settings);
     threads::init();
     stop::signal::init(options.signal);

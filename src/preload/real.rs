@@ -264,26 +264,6 @@ pub fn is_programs_own() -> bool {
     mapped_file(first(c"malloc") as usize).is_some_and(|file| file.contains(crate::symbols::program()))
 }
 
-/// Whether the program's own calls of malloc come to us all the same: what is called instead of ours may call it in turn, as libraries
-/// that count or trace do.
-pub fn comes_to_us() -> bool {
-    let malloc = first(c"malloc");
-    if malloc.is_null() {
-        return false;
-    }
-    // SAFETY: the program's malloc and its free.
-    unsafe {
-        let malloc = core::mem::transmute::<*mut c_void, unsafe extern "C" fn(usize) -> usize>(malloc);
-        let free = first(c"free");
-        let block = malloc(64);
-        let comes = block != 0 && crate::state::TRACKER.live.get(block).is_some();
-        if !free.is_null() {
-            core::mem::transmute::<*mut c_void, unsafe extern "C" fn(usize)>(free)(block);
-        }
-        comes
-    }
-}
-
 /// Whether this is a Python that serves small blocks from arenas of its own, out of our sight.
 pub fn has_pymalloc() -> bool {
     Search::new().may_exist(c"PyObject_Malloc")

@@ -31,8 +31,6 @@ pub static USES_SLACK: AtomicBool = AtomicBool::new(false);
 pub static BYPASSED: AtomicBool = AtomicBool::new(false);
 /// And that is a library's which was loaded before us.
 pub static PRELOADED_BEFORE: AtomicBool = AtomicBool::new(false);
-/// What is called instead of ours calls it in turn.
-pub static WRAPPED: AtomicBool = AtomicBool::new(false);
 /// A Python that has not been told to use malloc (PYTHONMALLOC).
 pub static PYMALLOC: AtomicBool = AtomicBool::new(false);
 
