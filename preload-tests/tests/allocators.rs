@@ -103,7 +103,20 @@ fn a_block_by_a_function_of_the_allocators_own_keeps_what_it_points_to() {
     assert!(unseen.len() == 1 && unseen[0].what == "allocator" && unseen[0].count == 1, "{unseen:?}");
 }
 
-/// redis since 7.4 has its Lua's memory so. Without jemalloc they are there all the same, by other functions.
+/// Who looks for one of its functions takes the others for there, too.
+#[test]
+fn jemalloc_is_found_where_it_is() {
+    let [jemalloc, ..] = packaged();
+    let without = program("weak_names.c").run_as_bare();
+    without.expect_clean();
+    assert!(without.stdout.ends_with("no sdallocx\ndone\n"), "{without:?}");
+    let with = program("weak_names.c").preload_after(&jemalloc).run();
+    with.expect_clean();
+    assert_eq!(with.stdout, program("weak_names.c").bare().preload_after(&jemalloc).run().ok().stdout);
+    assert!(with.stdout.ends_with("\nsdallocx\ndone\n"), "{with:?}");
+}
+
+/// redis since 7.4 has its Lua's memory so. Who asks dlsym finds them without jemalloc, too: they do the same by other functions.
 #[test]
 fn jemallocs_own_functions() {
     let [jemalloc, ..] = packaged();

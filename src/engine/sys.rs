@@ -57,6 +57,8 @@ pub const PROT_NONE: usize = 0;
 pub const PROT_READ: usize = 1;
 pub const PROT_WRITE: usize = 2;
 pub const MAP_SHARED: usize = 1;
+/// The smallest there is.
+pub const PAGE: usize = 4096;
 pub const MAP_PRIVATE: usize = 2;
 const MAP_ANONYMOUS: usize = 0x20;
 const MAP_NORESERVE: usize = 0x4000;
@@ -514,7 +516,6 @@ pub fn peek_into(addr: usize, words: &mut [usize]) -> bool {
 
 /// Whether so many bytes can be read.
 pub fn can_read_all(addr: usize, len: usize) -> bool {
-    const PAGE: usize = 4096;
     let Some(end) = addr.checked_add(len) else { return false };
     (addr & !(PAGE - 1)..end).step_by(PAGE).all(|page| can_read(page.max(addr) & !7))
 }

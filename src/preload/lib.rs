@@ -81,6 +81,7 @@ unsafe extern "C" fn start(_: i32, _: *const *const c_char, environment: *const 
         return;
     }
     tls::init();
+    real::hide_what_is_missing();
     // SAFETY: glibc passes the environment, a list of C strings that ends in a null pointer; no other thread runs yet.
     let Some(settings) = (unsafe { settings::init(environment) }) else { return };
     let options = &settings.options;

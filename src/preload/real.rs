@@ -5,7 +5,7 @@
 #![allow(unsafe_code)] // calls foreign functions by address
 
 use crate::stop::signal::Action;
-use crate::symbols::Search;
+use crate::symbols::{self, Search, Symbol};
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
@@ -261,7 +261,12 @@ pub fn is_interposed() -> bool {
 
 /// Whether the malloc that is called lies in the program's own file.
 pub fn is_programs_own() -> bool {
-    mapped_file(first(c"malloc") as usize).is_some_and(|file| file.contains(crate::symbols::program()))
+    mapped_file(first(c"malloc") as usize).is_some_and(|file| file.contains(symbols::program()))
+}
+
+/// Without jemalloc nobody is to find its functions, although we have some.
+pub fn hide_what_is_missing() {
+    symbols::take_back(&[c"mallocx", c"rallocx", c"xallocx", c"dallocx", c"sdallocx"]);
 }
 
 /// Whether this is a Python that serves small blocks from arenas of its own, out of our sight.
@@ -274,16 +279,6 @@ fn first(name: &CStr) -> *mut c_void {
     const DEFAULT: *mut c_void = core::ptr::null_mut();
     // SAFETY: dlsym reads the name.
     unsafe { dlsym(DEFAULT, name.as_ptr()) }
-}
-
-/// `Elf64_Sym`.
-#[repr(C)]
-struct Symbol {
-    name: u32,
-    kind: [u8; 2],
-    section: u16,
-    value: u64,
-    size: u64,
 }
 
 /// Whether the blocks come from glibc's malloc, whose chunk headers we may read.

@@ -6,7 +6,8 @@
 
 use crate::own;
 use core::ffi::{CStr, c_char, c_int, c_ulong};
-use leakscan_engine::{AddrRange, sys};
+use leakscan_engine::AddrRange;
+use leakscan_engine::sys::{self, nr};
 
 /// `struct r_debug` and `struct link_map` of <link.h>, as far as they are public.
 #[repr(C)]
@@ -101,6 +102,15 @@ impl Segments {
         })
     }
 
+    /// What ld.so makes read-only when it has written its addresses there.
+    fn relro(&self) -> AddrRange {
+        const PT_GNU_RELRO: usize = 0x6474_e552;
+        self.of_kind(PT_GNU_RELRO).next().map_or(AddrRange::default(), |header| {
+            let (start, page) = (self.bias.wrapping_add(header[2]), sys::PAGE - 1);
+            AddrRange::new(start & !page, start.wrapping_add(header[5]) & !page)
+        })
+    }
+
     /// How many bytes of thread-local storage it takes.
     pub fn thread_local(&self) -> usize {
         const PT_TLS: usize = 7;
@@ -181,7 +191,58 @@ pub fn any_refers(but: AddrRange, wanted: impl Fn(&[u8]) -> bool) -> bool {
     let ours = own::data();
     let mut others = files().filter(|file| !ours.contains(file.dynamic()) && !but.contains(file.dynamic()));
     // SAFETY: the files are loaded.
-    others.any(|file| unsafe { Relocations::of(file.0).any(&wanted) })
+    others.any(|file| unsafe {
+        let relocations = Relocations::of(file.0);
+        let is_wanted = |symbol: &Symbol| symbol.section == 0 && wanted(relocations.table.name(symbol).to_bytes());
+        relocations.all().any(|(_, symbol)| is_wanted(symbol))
+    })
+}
+
+/// Takes back the addresses that ld.so has given to others for names of ours which nobody else has, and which they only ask for (weak
+/// ones): their being there would tell the program of a library that is not.
+///
+/// To be called before the program runs.
+pub fn take_back(names: &[&CStr]) {
+    let ours = own::data();
+    for file in files().filter(|file| !ours.contains(file.dynamic())) {
+        let table = Table::of(file.0);
+        let is_meant = |symbol: &Symbol| names.iter().any(|name| table.is_named(symbol, name));
+        // SAFETY: the tables of a loaded file.
+        if unsafe { table.undefined() }.any(|symbol| symbol.is_weak() && is_meant(symbol)) {
+            take_back_from(&file, names);
+        }
+    }
+}
+
+fn take_back_from(file: &File, names: &[&CStr]) {
+    let Some(segments) = file.segments() else { return };
+    let (relocations, others) = (Relocations::of(file.0), Search::new());
+    let is_meant = |symbol: &Symbol| {
+        let is_named = |name: &&CStr| relocations.table.is_named(symbol, name) && !others.may_exist(name);
+        symbol.section == 0 && symbol.is_weak() && names.iter().any(is_named)
+    };
+    // SAFETY: the file is loaded.
+    for (place, _) in unsafe { relocations.all() }.filter(|(_, symbol)| is_meant(symbol)) {
+        let place = place.wrapping_add(file.0.base);
+        if !segments.writable().any(|range| range.contains(place)) {
+            continue;
+        }
+        let protect = |protection| {
+            let page = place & !(sys::PAGE - 1);
+            // SAFETY: a page of that file's data, which ld.so has closed, or closes after the constructors: there is one thread.
+            !segments.relro().contains(place)
+                || unsafe { sys::call(nr::MPROTECT, [page, sys::PAGE, protection, 0, 0, 0]) }.is_ok()
+        };
+        if protect(sys::PROT_READ | sys::PROT_WRITE) {
+            // SAFETY: a word that ld.so has written an address to. A call that it has left for later leads elsewhere, and is never made.
+            unsafe {
+                if own::holds(*(place as *const usize)) {
+                    *(place as *mut usize) = 0;
+                }
+            }
+            protect(sys::PROT_READ);
+        }
+    }
 }
 
 /// What a file's dynamic section says of the places that ld.so has written addresses to.
@@ -209,19 +270,18 @@ impl Relocations {
         found
     }
 
+    /// Each place, as the file's linker has numbered it, with its symbol.
+    ///
     /// # Safety
     /// The file is loaded.
-    unsafe fn any(&self, wanted: &impl Fn(&[u8]) -> bool) -> bool {
+    unsafe fn all(&self) -> impl Iterator<Item = (usize, &'static Symbol)> {
         let Table { symbols, strings, .. } = self.table;
-        let tables = self.places.iter().filter(|(start, _)| *start != 0 && symbols != 0 && strings != 0);
-        tables.flat_map(|(start, size)| (*start..*start + *size).step_by(24)).any(|at| {
-            // SAFETY: its linker has laid out the tables, whose second word has the symbol's number in its upper half.
+        let tables = self.places.iter().filter(move |(start, _)| *start != 0 && symbols != 0 && strings != 0);
+        tables.flat_map(|(start, size)| (*start..*start + *size).step_by(24)).filter_map(move |at| {
+            // SAFETY: its linker has laid out the tables: place, then the symbol's number in the upper half of a word; 0 is none.
             unsafe {
-                let symbol = symbols + (*((at + 8) as *const usize) >> 32) * 24;
-                let section = *((symbol + 6) as *const u16);
-                symbol != symbols
-                    && section == 0
-                    && wanted(CStr::from_ptr((strings + *(symbol as *const u32) as usize) as *const c_char).to_bytes())
+                let number = *((at + 8) as *const usize) >> 32;
+                (number != 0).then(|| (*(at as *const usize), &*(symbols as *const Symbol).add(number)))
             }
         })
     }
@@ -236,6 +296,25 @@ fn each_entry(file: &Map, mut each: impl FnMut(usize, usize, usize)) {
         each(*tag, *value, if *value < file.base { *value + file.base } else { *value });
         // SAFETY: this was not the last.
         entry = unsafe { entry.add(1) };
+    }
+}
+
+/// `Elf64_Sym`.
+#[repr(C)]
+pub struct Symbol {
+    name: u32,
+    kind: u8,
+    visibility: u8,
+    /// 0: another file is to have it.
+    pub section: u16,
+    value: usize,
+    size: usize,
+}
+
+impl Symbol {
+    fn is_weak(&self) -> bool {
+        const STB_WEAK: u8 = 2;
+        self.kind >> 4 == STB_WEAK
     }
 }
 
@@ -271,6 +350,30 @@ impl Table {
         table
     }
 
+    /// The symbols that the file has not got itself: all of them, and others. None if it has no table that would tell how many.
+    ///
+    /// # Safety
+    /// The file is loaded.
+    unsafe fn undefined(&self) -> impl Iterator<Item = &'static Symbol> {
+        let is_known = self.hash != 0 && self.symbols != 0 && self.strings != 0;
+        // SAFETY: those in the hash table stand behind the others; its second word is the number of the first of them.
+        let count = if is_known { unsafe { ((self.hash + 4) as *const u32).read() as usize } } else { 0 };
+        let symbols = self.symbols as *const Symbol;
+        // SAFETY: as above.
+        (1..count).map(move |at| unsafe { &*symbols.add(at) }).filter(|symbol| symbol.section == 0)
+    }
+
+    fn name(&self, symbol: &Symbol) -> &'static CStr {
+        // SAFETY: a loaded file's strings, each of which ends with a zero byte.
+        unsafe { CStr::from_ptr((self.strings + symbol.name as usize) as *const c_char) }
+    }
+
+    fn is_named(&self, symbol: &Symbol, name: &CStr) -> bool {
+        let text = (self.strings + symbol.name as usize) as *const u8;
+        // SAFETY: as in `name`: it is read up to its end at most.
+        name.to_bytes_with_nul().iter().enumerate().all(|(at, byte)| unsafe { *text.add(at) } == *byte)
+    }
+
     /// By the table that `DT_GNU_HASH` names: a Bloom filter, buckets, and chains of hashes whose last has bit 0 set.
     ///
     /// # Safety
@@ -299,11 +402,9 @@ impl Table {
             loop {
                 let link = word(chains + buckets as usize + (at - first) as usize);
                 if (link ^ hash) >> 1 == 0 {
-                    let symbol = symbols + at as usize * 24;
-                    let text = (strings + *(symbol as *const u32) as usize) as *const c_char;
-                    let section = *((symbol + 6) as *const u16);
-                    if section != 0 && CStr::from_ptr(text) == name {
-                        return Some(Definition::At(bias + *((symbol + 8) as *const usize)));
+                    let symbol = &*(symbols as *const Symbol).add(at as usize);
+                    if symbol.section != 0 && self.name(symbol) == name {
+                        return Some(Definition::At(bias + symbol.value));
                     }
                 }
                 if link & 1 == 1 {
