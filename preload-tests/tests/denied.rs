@@ -126,9 +126,16 @@ fn there_is_no_proc() {
 /// A filter that would end the program for a scan: the last one comes before it, and the program goes on as without us.
 #[test]
 fn a_filter_that_kills_for_what_a_scan_needs() {
-    for (way, what) in
-        [("prctl", "all"), ("seccomp", "all"), ("syscall_prctl", "all"), ("prctl", "trap"), ("prctl", "clone")]
-    {
+    for (way, what) in [
+        ("prctl", "all"),
+        ("seccomp", "all"),
+        ("syscall_prctl", "all"),
+        ("prctl", "trap"),
+        ("prctl", "clone"),
+        ("prctl", "ptracer"),
+        ("prctl", "still"),
+        ("listener", "asks"),
+    ] {
         for (fate, lost) in [("lose", (1, 1337)), ("keep", (0, 0))] {
             for options in ["", "stop=signal:interval=1", "allocator=bundled"] {
                 let outcome = program("sandbox.c").args([way, what, fate]).options(options).run_as_bare();
@@ -137,7 +144,9 @@ fn a_filter_that_kills_for_what_a_scan_needs() {
                 assert_eq!(report.total(), lost, "{way} {what}: {report:?}");
                 let last = report.last();
                 let told = last.unseen.iter().any(|unseen| unseen.what == "seccomp" && unseen.count == 1);
-                assert!(last.trigger == "seccomp" && told, "{report:?}");
+                assert!(last.trigger == "seccomp" && told, "{way} {what}: {report:?}");
+                // The program goes on.
+                assert!(report.leaks.iter().all(|leak| leak.status == "suspected"), "{way} {what}: {report:?}");
             }
         }
     }
@@ -145,8 +154,25 @@ fn a_filter_that_kills_for_what_a_scan_needs() {
 
 #[test]
 fn a_sandbox_of_read_and_write_alone() {
-    let outcome = program("sandbox.c").args(["strict", "", "lose"]).run_as_bare();
-    assert_eq!(outcome.ok().report().total(), (1, 1337), "{outcome:?}");
+    for options in ["", "allocator=bundled"] {
+        let outcome = program("sandbox.c").args(["strict", "", "lose"]).options(options).run_as_bare();
+        assert_eq!(outcome.ok().report().total(), (1, 1337), "{outcome:?}");
+    }
+}
+
+/// A thread that is at a scan comes to the end of it, and to no other.
+#[test]
+fn a_filter_for_all_threads_while_one_scans() {
+    for options in ["", "stop=signal"] {
+        let mut running = program("sandbox.c").args(["all_threads", "all", "lose"]).options(options).start();
+        assert_eq!(running.line(), "scanned");
+        running.say("");
+        let outcome = running.finish();
+        assert_eq!(outcome.status.code(), Some(3), "{outcome:?}");
+        let report = outcome.report();
+        // Of the program's own scans there may be another one behind it.
+        assert!(report.triggers().contains(&"seccomp") && report.total() == (1, 1337), "{report:?}");
+    }
 }
 
 /// A filter that was there when the program began, as service managers have them: against who looks into other processes.
@@ -174,12 +200,18 @@ fn a_program_that_a_sandbox_starts() {
     }
 }
 
-/// What the kernel does not take, and what refuses nothing that we need, changes nothing.
+/// What the kernel does not take, what is no filter of this process, and what refuses nothing that we need, changes nothing.
 #[test]
 fn a_filter_that_is_none() {
-    for (way, what) in [("none", "all"), ("refused", "all")] {
-        let outcome = program("sandbox.c").args([way, what, "lose"]).run_as_bare();
+    for (way, triggers) in [
+        ("none", vec!["exit"]),
+        ("refused", vec!["exit"]),
+        ("probe", vec!["exit"]),
+        ("unknown", vec!["seccomp", "exit"]),
+        ("vfork", vec!["exit"]),
+    ] {
+        let outcome = program("sandbox.c").args([way, "clone", "lose"]).run_as_bare();
         let report = outcome.report();
-        assert_eq!((report.total(), report.last().trigger.as_str()), ((2, 1337 + 999), "exit"), "{report:?}");
+        assert_eq!((report.total(), report.triggers()), ((2, 1337 + 999), triggers), "{way}: {report:?}");
     }
 }

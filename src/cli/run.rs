@@ -183,7 +183,7 @@ fn show(
         }
         report::write(&mut out, &[report], None, &view, &Places::from(&args.places), paint, false)?;
         let ended = !Process { pid: report.process.pid }.is_alive();
-        if ended && report.scans.last().is_some_and(|scan| !scan.trigger.is_end()) && environment.scans_at_exit {
+        if ended && report.scans.last().is_some_and(|scan| !scan.trigger.is_last()) && environment.scans_at_exit {
             writeln!(
                 out,
                 "\nleakscan: process {} ended without a last scan (it was killed, or left by a raw system call)",

@@ -103,14 +103,18 @@ fn verdict(out: &mut dyn Write, scan: &Scan, paint: Paint) -> io::Result<()> {
     }
     if let Some(text) = &suspected {
         let never = scan.unseen.iter().any(|unseen| unseen.why.contains("nothing is confirmed"));
-        let when = if never { "not to be confirmed: below is why" } else { "the next scan will tell" };
+        let when = if never || scan.trigger.is_last() {
+            "not to be confirmed: below is why"
+        } else {
+            "the next scan will tell"
+        };
         writeln!(out, "  {}", paint.with(YELLOW, format!("suspected: {text} ({when})")))?;
     }
     if confirmed.is_none() && suspected.is_none() {
         let holes = if scan.unseen.is_empty() { "" } else { ", in what was seen (below is what was not)" };
         writeln!(out, "  {}", paint.with(GREEN, format!("no leaks{holes}")))?;
     }
-    if !scan.trigger.is_end() && confirmed.is_none() && suspected.is_some() {
+    if !scan.trigger.is_last() && confirmed.is_none() && suspected.is_some() {
         writeln!(out, "  nothing is confirmed yet: a block must be unreachable in two scans, or at exit")?;
     }
     Ok(())

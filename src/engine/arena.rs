@@ -7,7 +7,7 @@
 use crate::sync::{AtomicU32, AtomicUsize};
 use crate::{AddrRange, sys};
 use core::ptr::NonNull;
-use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// Ranges that the list holds; more than the largest program needs, since all but leaves of the live map are few and large.
 const LISTED: usize = 8192;
@@ -34,6 +34,18 @@ static OWN: Own = Own {
     pieces_taken: AtomicU32::new(0),
     ranges: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; LISTED],
 };
+
+/// The kernel is not to be asked for anything any more.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is mapped or given back: whoever wants memory is refused, here and in [`crate::heap`].
+pub fn close() {
+    CLOSED.store(true, Relaxed);
+}
+
+pub fn is_closed() -> bool {
+    CLOSED.load(Relaxed)
+}
 
 /// Maps `len` zeroed bytes (rounded up to pages) and lists them. `None` if the kernel refuses.
 pub fn map(len: usize) -> Option<AddrRange> {
@@ -62,6 +74,9 @@ pub fn map_populated(len: usize) -> Option<AddrRange> {
 
 /// Sees to it that the pages of a range of ours are there to be written. Before Linux 5.14 they come when they are touched.
 pub fn populate(range: AddrRange) {
+    if is_closed() {
+        return;
+    }
     const MADV_POPULATE_WRITE: usize = 23;
     let start = range.start & !4095;
     // SAFETY: changes nothing that is there.
@@ -131,7 +146,7 @@ pub fn map_shared(len: usize) -> Option<AddrRange> {
 }
 
 fn map_as(len: usize, sharing: usize) -> Option<AddrRange> {
-    let len = len.checked_next_multiple_of(4096)?;
+    let len = len.checked_next_multiple_of(4096).filter(|_| !is_closed())?;
     let slot = claim_slot()?;
     let start = match sys::map(len, sharing) {
         Ok(start) => start,
@@ -178,6 +193,9 @@ pub fn own_bytes() -> usize {
 /// # Safety
 /// Nothing refers to it any more.
 pub unsafe fn unmap(range: AddrRange) {
+    if is_closed() {
+        return;
+    }
     for (start, end) in &OWN.ranges[..OWN.used.load(Relaxed).min(LISTED)] {
         if start.load(Relaxed) == range.start && end.load(Relaxed) == range.end {
             start.store(0, Relaxed);

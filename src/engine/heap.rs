@@ -477,7 +477,7 @@ impl Heap {
         let more = STEP.min(pool.count.saturating_sub(pool.open));
         let start = self.base.load(Relaxed) + pool.open * SLAB;
         // SAFETY: addresses that were reserved for blocks, and hold none yet.
-        let opened = more != 0 && unsafe { sys::open_reserved(start, more * SLAB) }.is_ok();
+        let opened = more != 0 && !arena::is_closed() && unsafe { sys::open_reserved(start, more * SLAB) }.is_ok();
         pool.open += if opened { more } else { 0 };
         opened
     }
@@ -489,7 +489,7 @@ impl Heap {
             return;
         }
         pool.in_use -= 1;
-        if pool.kept_count < KEPT.max(pool.in_use / 4) {
+        if pool.kept_count < KEPT.max(pool.in_use / 4) || arena::is_closed() {
             pool.kept_count += 1;
             pool.kept.add(slab);
         } else {

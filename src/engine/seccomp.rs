@@ -26,7 +26,16 @@ const ARCHITECTURE: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else {
 
 /// Whether the filter ends who makes this call, or sends a signal that does: SECCOMP_RET_KILL_PROCESS, _KILL_THREAD, _TRAP.
 pub fn ends(filter: &[Instruction], call: &Call) -> bool {
-    matches!(verdict(filter, call).map(|verdict| verdict & 0xffff_0000), Some(0 | 0x8000_0000 | 0x3_0000))
+    matches!(action(filter, call), Some(0 | 0x8000_0000 | 0x3_0000))
+}
+
+/// Whether this call waits for what a supervisor says: SECCOMP_RET_USER_NOTIF.
+pub fn asks(filter: &[Instruction], call: &Call) -> bool {
+    action(filter, call) == Some(0x7fc0_0000)
+}
+
+fn action(filter: &[Instruction], call: &Call) -> Option<u32> {
+    verdict(filter, call).map(|verdict| verdict & 0xffff_0000)
 }
 
 /// What the filter gives; `None`: it is none that the kernel would take.
@@ -138,6 +147,9 @@ mod tests {
         ];
         let flags = |flags: u64| Call { number: 56, args: [flags, 0, 0, 0, 0, 0] };
         assert!(!ends(&filter, &flags(0x11)), "refused is not ended");
+        assert!(!asks(&filter, &flags(0x11)));
+        let by_supervisor = [instruction(0x06, 0x7fc0_0000, 0, 0)];
+        assert!(asks(&by_supervisor, &flags(0)) && !ends(&by_supervisor, &flags(0)));
         assert!(ends(&filter, &flags(0x1000_0000)));
         assert!(ends(&filter, &flags(1 << 33)));
         let sums = [

@@ -309,7 +309,7 @@ fn counters(found: &mut Findings, trigger: Trigger, shared: &Shared, settings: &
     unseen.add_count(
         "seccomp",
         (trigger == Trigger::Seccomp).into(),
-        b"the program has put a filter on its system calls that would end it for a scan: there is none after this one",
+        b"the program puts a filter on its system calls that would end it for a scan: with it there is none that would confirm what this one found first",
     );
     unseen.add_count("allocator", (!bundled::refused().is_empty()).into(), bundled::refused());
     unseen.add_count(

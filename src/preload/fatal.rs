@@ -46,11 +46,13 @@ pub fn init() {
     trigger::restore_signals(mask);
 }
 
-/// The default actions come back: no end is to come to us any more.
-pub fn leave() {
-    if ON.swap(false, Relaxed) {
+/// The default actions come back: no end is to come to us any more. Gives whether any did.
+pub fn leave() -> bool {
+    let was_on = ON.swap(false, Relaxed);
+    if was_on {
         put_back(watched());
     }
+    was_on
 }
 
 fn put_back(signals: impl Iterator<Item = c_int>) {
@@ -181,7 +183,10 @@ pub extern "C" fn signal(signal: c_int, handler: usize) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn kill(process: c_int, signal: c_int) -> c_int {
     // 0: all of its group.
-    if signal == SIGKILL && !sandbox::is_closed() && (process == 0 || process == sys::getpid() as c_int) {
+    if signal == SIGKILL
+        && let Some(_inside) = sandbox::enter()
+        && (process == 0 || process == sys::getpid() as c_int)
+    {
         trigger::maybe_last();
     }
     real::kill(process, signal)

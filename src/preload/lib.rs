@@ -137,7 +137,7 @@ unsafe extern "C" {
 
 /// Takes our cold locks. Registered first, so it runs last before a fork: no handler of the program's runs while we hold them.
 unsafe extern "C" fn before_fork() {
-    if !sandbox::is_closed() {
+    if let Some(_inside) = sandbox::enter() {
         threads::before_fork();
     }
     tls::before_fork();
@@ -160,6 +160,7 @@ unsafe extern "C" fn child_after_fork() {
         state::TRACKER.table.forked();
         parent_after_fork();
     }
+    sandbox::forked();
     if sandbox::is_closed() {
         return;
     }

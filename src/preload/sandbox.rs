@@ -1,21 +1,57 @@
-//! Filters that the program puts on its own system calls (seccomp): where one would end it for what a scan asks of the kernel, there is a
-//! last scan before it comes, and nothing after.
+//! Filters that the program puts on its own system calls (seccomp): where one would end it for what we ask of the kernel, there is a scan
+//! before it comes, and nothing after: no scan, and no block is tracked any more, as our tables cannot grow.
 //!
 //! A filter that was there when the program began is not known. (Services and containers have such: they refuse, or end who traces,
-//! which a helper does.) Nor is one by a system call of the program's own.
+//! which a helper does.) Nor is one by a system call of the program's own, or of a child of vfork.
 #![allow(unsafe_code)] // reads the filter that the program gives to the kernel
 
-use crate::{bundled, fatal, real, settings, trigger};
+use crate::{bundled, fatal, real, settings, state, stop, trigger};
 use core::ffi::{c_int, c_long};
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use leakscan_engine::seccomp::{Call, Instruction, LONGEST, ends};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use leakscan_engine::arena;
+use leakscan_engine::seccomp::{Call, Instruction, LONGEST, asks, ends};
 use leakscan_engine::sys::{self, nr};
 
-/// There is such a filter: no scan, and no system call of ours that the program would not make without us.
+/// There is such a filter, or there will be in a moment: no scan, and no system call of ours that the program would not make without us.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
 pub fn is_closed() -> bool {
-    CLOSED.load(Relaxed)
+    CLOSED.load(SeqCst)
+}
+
+/// How many threads are at what a filter may end them for.
+static INSIDE: AtomicU32 = AtomicU32::new(0);
+
+/// Leave to ask the kernel for something, while it is held.
+pub struct Inside(());
+
+/// `None`: it is closed.
+pub fn enter() -> Option<Inside> {
+    INSIDE.fetch_add(1, SeqCst);
+    let inside = Inside(());
+    (!is_closed()).then_some(inside)
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.fetch_sub(1, SeqCst);
+    }
+}
+
+/// In the child of a fork there is one thread, which is not.
+pub fn forked() {
+    INSIDE.store(0, Relaxed);
+}
+
+/// Waits until nobody is, but not for ever: a thread may have been ended there.
+fn wait_for_others() {
+    const TRIES: u32 = 20_000;
+    for _ in 0..TRIES {
+        if INSIDE.load(SeqCst) == 0 {
+            return;
+        }
+        sys::sleep_ns(200_000);
+    }
 }
 
 const PR_SET_SECCOMP: c_int = 22;
@@ -25,39 +61,62 @@ const FILTER: usize = 2;
 /// prctl: the program's, where it may put on a filter.
 pub extern "C" fn prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int {
     let put = || real::prctl(option, a, b, c, d);
-    if option != PR_SET_SECCOMP { put() } else { around(a, b, put, |result| *result == 0) }
+    if option == PR_SET_SECCOMP && closes_by_prctl(a, b) { close_for(put, |result| *result == 0) } else { put() }
 }
 
 /// The same for a system call by number, of which these are the first arguments.
 pub fn around_call(number: c_long, [a, b, c]: [usize; 3], put: impl FnOnce() -> c_long) -> c_long {
-    match number as usize {
-        nr::PRCTL if a == PR_SET_SECCOMP as usize => around(b, c, put, |result| *result == 0),
-        // Its operations are one less than prctl's modes. With SECCOMP_FILTER_FLAG_NEW_LISTENER it gives a descriptor.
-        nr::SECCOMP if a < FILTER => around(a + 1, c, put, |result| *result >= 0),
-        _ => put(),
-    }
+    let closes = match number as usize {
+        nr::PRCTL => a == PR_SET_SECCOMP as usize && closes_by_prctl(b, c),
+        // Its operations are one less than prctl's modes. It takes strict mode without more; who asks otherwise wants to know what there is.
+        nr::SECCOMP => a + 1 == STRICT && (b, c) == (0, 0) || a + 1 == FILTER && closes(c),
+        _ => false,
+    };
+    // With SECCOMP_FILTER_FLAG_NEW_LISTENER a descriptor comes back.
+    if closes { close_for(put, |result| *result >= 0) } else { put() }
 }
 
-/// Puts on a filter by `put`, which has been put on if `is_on` says so.
-fn around<T>(mode: usize, filter: usize, put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> bool) -> T {
-    let closes = !is_closed() && (mode == STRICT || mode == FILTER && would_end_us(filter));
-    if closes {
-        trigger::before_filter();
-        bundled::begin_below();
-        // What ends the program from here on is not to come to us first.
-        fatal::leave();
+fn closes_by_prctl(mode: usize, filter: usize) -> bool {
+    mode == STRICT || mode == FILTER && closes(filter)
+}
+
+/// Puts on a filter by `put`, which has been put on if `is_on` says so. (In a child of vfork, whose memory is its parent's, nothing else.)
+fn close_for<T>(put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> bool) -> T {
+    if is_closed() || shares_memory() {
+        return put();
     }
+    trigger::before_filter();
+    CLOSED.store(true, SeqCst);
+    wait_for_others();
+    stop::signal::wait_for_returns(sys::getpid());
+    bundled::begin_below();
+    // What ends the program from here on is not to come to us first.
+    let watched = fatal::leave();
     let result = put();
-    if closes && is_on(&result) {
-        CLOSED.store(true, Relaxed);
+    if is_on(&result) {
+        state::close();
+        arena::close();
         // What the program becomes, or starts, has the filter, too.
         settings::leave_environment_late();
+    } else {
+        CLOSED.store(false, SeqCst);
+        if watched {
+            fatal::init();
+        }
     }
     result
 }
 
+/// Whether this is a process beside the one that we watch, in the same memory.
+fn shares_memory() -> bool {
+    const KCMP_VM: usize = 1;
+    let (watched, own) = (settings::PID.load(Relaxed) as usize, sys::getpid() as usize);
+    // SAFETY: compares, and takes no pointer. Where it is refused, this is taken for a process of its own.
+    watched != own && unsafe { sys::call(nr::KCMP, [watched, own, KCMP_VM, 0, 0, 0]) } == Ok(0)
+}
+
 /// Of `struct sock_fprog`, whose first word is the number of instructions.
-fn would_end_us(program: usize) -> bool {
+fn closes(program: usize) -> bool {
     let Some([len, start]) = sys::peek(program) else { return false };
     let len = len & 0xffff;
     if len > LONGEST || !start.is_multiple_of(align_of::<Instruction>()) {
@@ -68,7 +127,9 @@ fn would_end_us(program: usize) -> bool {
     }
     // SAFETY: it can be read, and any bytes are instructions. (By a thread that gives its memory away meanwhile the kernel is asked in vain.)
     let filter = unsafe { core::slice::from_raw_parts(start as *const Instruction, len) };
-    calls().any(|call| ends(filter, &call))
+    // A supervisor may be a thread of the program's, which stands still for a scan.
+    let ours = || calls().chain(of_children());
+    calls().any(|call| ends(filter, &call)) || ours().any(|call| asks(filter, &call))
 }
 
 /// What is called by threads of the program itself, not by helpers and the snapshot child, whose end it survives.
@@ -76,32 +137,84 @@ fn calls() -> impl Iterator<Item = Call> {
     const CLONE_VM: u64 = 0x100;
     const CLONE_VFORK: u64 = 0x4000;
     const OF_A_HELPER: u64 = CLONE_VM | 0x200 | 0x400 | 0x80_0000;
-    const PLAIN: [usize; 23] = [
+    const PR_SET_PTRACER: u64 = 0x5961_6d61;
+    const READ_AND_WRITE: u64 = 3;
+    const NORESERVE: u64 = 0x4020;
+    const FOR_READING: u64 = sys::O_CLOEXEC as u64;
+    const FOR_WRITING: u64 = (sys::O_WRONLY | sys::O_CREAT | sys::O_APPEND | sys::O_NOFOLLOW | sys::O_CLOEXEC) as u64;
+    const HERE: u64 = -100i64 as u64;
+    const PLAIN: [usize; 32] = [
         nr::READ,
         nr::WRITE,
         nr::CLOSE,
+        nr::FSTAT,
         nr::NEWFSTATAT,
-        nr::MMAP,
         nr::MUNMAP,
-        nr::MADVISE,
+        nr::MINCORE,
         nr::RT_SIGACTION,
         nr::RT_SIGPROCMASK,
         nr::RT_SIGPENDING,
+        nr::RT_SIGRETURN,
+        // Which a thread that sleeps makes when it was stopped.
+        nr::RESTART_SYSCALL,
         nr::NANOSLEEP,
         nr::GETPID,
+        nr::GETPPID,
         nr::GETTID,
+        nr::GETEUID,
         nr::WAIT4,
         nr::FUTEX,
         nr::GETDENTS64,
         nr::CLOCK_GETTIME,
         nr::TGKILL,
-        nr::OPENAT,
         nr::IOCTL,
         nr::PREAD64,
         nr::FACCESSAT,
         nr::READLINKAT,
+        nr::FTRUNCATE,
+        nr::RENAMEAT,
+        nr::PRLIMIT64,
+        nr::MADVISE,
+        nr::MPROTECT,
+        nr::MMAP,
     ];
-    let plain = PLAIN.into_iter().map(|number| Call { number: number as u32, ..Call::default() });
-    let clones = [0, CLONE_VM | CLONE_VFORK, OF_A_HELPER];
-    plain.chain(clones.map(|flags| Call { number: nr::CLONE as u32, args: [flags, 0, 0, 0, 0, 0] }))
+    let with = |number: usize, args| Call { number: number as u32, args };
+    let special = [
+        with(nr::MMAP, [0, 4096, 0, NORESERVE | sys::MAP_PRIVATE as u64, u64::MAX, 0]),
+        with(nr::MMAP, [0, 4096, READ_AND_WRITE, NORESERVE | sys::MAP_PRIVATE as u64, u64::MAX, 0]),
+        with(nr::MMAP, [0, 4096, READ_AND_WRITE, NORESERVE | sys::MAP_SHARED as u64, u64::MAX, 0]),
+        with(nr::MPROTECT, [0, 4096, READ_AND_WRITE, 0, 0, 0]),
+        with(nr::OPENAT, [HERE, 0, FOR_READING, 0, 0, 0]),
+        with(nr::OPENAT, [HERE, 0, FOR_WRITING, 0o600, 0, 0]),
+        with(nr::PRCTL, [PR_SET_PTRACER, 0, 0, 0, 0, 0]),
+        with(nr::CLONE, [0; 6]),
+        with(nr::CLONE, [CLONE_VM | CLONE_VFORK, 0, 0, 0, 0, 0]),
+        with(nr::CLONE, [OF_A_HELPER, 0, 0, 0, 0, 0]),
+    ];
+    // MADV_DONTNEED, _HUGEPAGE, _NOHUGEPAGE, _POPULATE_WRITE.
+    let advice = [4, 14, 15, 23].map(|advice| with(nr::MADVISE, [0, 4096, advice, 0, 0, 0]));
+    PLAIN.into_iter().map(|number| Call { number: number as u32, ..Call::default() }).chain(special).chain(advice)
+}
+
+/// What is called by the others alone.
+fn of_children() -> impl Iterator<Item = Call> {
+    const PLAIN: [usize; 16] = [
+        nr::PTRACE,
+        nr::PROCESS_VM_READV,
+        nr::UNSHARE,
+        nr::CLOSE_RANGE,
+        nr::SETITIMER,
+        nr::SETRLIMIT,
+        nr::TEE,
+        nr::PIPE2,
+        nr::PPOLL,
+        nr::FCNTL,
+        nr::RECVFROM,
+        nr::GETSOCKOPT,
+        nr::KILL,
+        nr::EXIT,
+        nr::EXIT_GROUP,
+        nr::FCHOWN,
+    ];
+    PLAIN.into_iter().map(|number| Call { number: number as u32, ..Call::default() })
 }

@@ -52,6 +52,13 @@ pub fn on() -> bool {
     STATE.load(Acquire) == ON || start()
 }
 
+/// No block is tracked any more. For good: what was born and freed from now on is not known.
+pub fn close() {
+    STATE.store(FAILED, Release);
+    crate::fast::close_malloc();
+    crate::fast::close_free();
+}
+
 #[cold]
 #[inline(never)]
 fn start() -> bool {

@@ -149,7 +149,7 @@ pub fn to_move() -> Option<&'static Moving> {
     if let Some(thread) = current() {
         return Some(&thread.moving);
     }
-    let tid = sys::gettid();
+    let tid = own_tid();
     SPARES.iter().find(|spare| spare.tid.compare_exchange(0, tid, Acquire, Relaxed).is_ok()).map(|spare| &spare.moving)
 }
 
@@ -290,7 +290,7 @@ fn first() -> Option<&'static Thread> {
         set_thread_word(0);
         return None;
     };
-    let tid = if sandbox::is_closed() { threads::own_tid() } else { sys::gettid() };
+    let tid = own_tid();
     if is_first(tid) {
         // Looked at in many places before they are written.
         let start = (&raw const thread.ids).addr();
@@ -306,6 +306,10 @@ fn first() -> Option<&'static Thread> {
     arm(thread);
     set_thread_word(core::ptr::from_ref(thread) as usize);
     Some(thread)
+}
+
+fn own_tid() -> u32 {
+    if sandbox::is_closed() { threads::own_tid() } else { sys::gettid() }
 }
 
 /// The calling thread's stack as far as it is known without asking glibc (which holds a lock where threads start).

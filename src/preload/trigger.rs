@@ -54,7 +54,7 @@ pub fn tick_of(thread: &tls::Thread) {
 fn tick() {
     let due = DUE.load(Relaxed);
     let running = CHILD.load(Relaxed) != 0;
-    if due == u64::MAX && !running && !PENDING.load(Relaxed) || sandbox::is_closed() {
+    if due == u64::MAX && !running && !PENDING.load(Relaxed) {
         return;
     }
     if PENDING.load(Relaxed) && !running || sys::clock_ns(sys::CLOCK_MONOTONIC) >= due {
@@ -67,6 +67,7 @@ fn tick() {
 
 /// Collects a child that has ended, if nobody is at it.
 fn collect() {
+    let Some(_inside) = sandbox::enter() else { return };
     // A signal that ends the program asks for the last scan on this thread, which would wait for itself.
     let mask = block_signals();
     if settings::PID.load(Relaxed) == sys::getpid() && !BUSY.swap(true, AcqRel) {
@@ -79,21 +80,21 @@ fn collect() {
 /// Scans now. At the program's end and for its own call this waits until the report is written; otherwise it returns when the
 /// threads go on. Gives whether a scan was made.
 pub fn request(trigger: Trigger) -> bool {
-    let Some(settings) = settings::get().filter(|_| !sandbox::is_closed()) else { return false };
+    let (Some(settings), Some(_inside)) = (settings::get(), sandbox::enter()) else { return false };
     // The child of a vfork, or of a clone that shares our memory, is not the process that we watch.
     if settings::PID.load(Relaxed) != sys::getpid() || LAST.load(Relaxed) {
         return false;
     }
-    let waits = trigger.is_end() || matches!(trigger, Trigger::Api | Trigger::Misuse);
+    let waits = trigger.is_end() || matches!(trigger, Trigger::Api | Trigger::Misuse | Trigger::Seccomp);
     // A handler of the program's must not run in the midst of it, and could not be let in by the child either.
     let mask = block_signals();
+    let mut made = false;
     let mut held = !BUSY.swap(true, AcqRel);
     let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
     while !held && waits && sys::clock_ns(sys::CLOCK_MONOTONIC) - started < settings.options.deadline * 1_000_000_000 {
         sys::sleep_ns(200_000);
         held = !BUSY.swap(true, AcqRel);
     }
-    let mut made = false;
     if held {
         reap(waits);
         if CHILD.load(Relaxed) != 0 && trigger == Trigger::Signal {
@@ -132,7 +133,9 @@ fn defer() {
 /// The last scan: after it no other is made. For the end of the process, whichever way it is found out first.
 pub fn last() {
     maybe_last();
-    if !sandbox::is_closed() && settings::PID.load(Relaxed) == sys::getpid() {
+    if let Some(_inside) = sandbox::enter()
+        && settings::PID.load(Relaxed) == sys::getpid()
+    {
         LAST.store(true, Relaxed);
     }
 }
@@ -144,7 +147,7 @@ pub fn maybe_last() {
 
 fn at_end(trigger: Trigger) {
     if let Some(settings) = settings::get()
-        && !sandbox::is_closed()
+        && let Some(_inside) = sandbox::enter()
         && settings.options.scan_at_exit
         && !nothing_was_ever_there(settings)
     {
@@ -165,11 +168,11 @@ pub extern "C" fn before_exec() {
 pub extern "C" fn before_exec_of(path: *const core::ffi::c_char) {
     const AT_FDCWD: usize = -100isize as usize;
     const X_OK: usize = 1;
+    real::ready();
+    let inside = sandbox::enter();
     // SAFETY: the kernel reads the path, as it is about to do.
-    if !sandbox::is_closed() && unsafe { sys::call(nr::FACCESSAT, [AT_FDCWD, path as usize, X_OK, 0, 0, 0]) }.is_ok() {
+    if inside.is_some() && unsafe { sys::call(nr::FACCESSAT, [AT_FDCWD, path as usize, X_OK, 0, 0, 0]) }.is_ok() {
         before_exec();
-    } else {
-        real::ready();
     }
 }
 

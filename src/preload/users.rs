@@ -12,7 +12,7 @@ const SAME: u32 = u32::MAX;
 fn becoming(user: u32) {
     // (The child of a vfork, which mostly becomes another program, has its parent's memory.)
     if user != SAME
-        && !sandbox::is_closed()
+        && let Some(_inside) = sandbox::enter()
         && ledger::exists()
         && sys::geteuid() == 0
         && settings::PID.load(Relaxed) == sys::getpid()

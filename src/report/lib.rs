@@ -85,7 +85,7 @@ pub enum Trigger {
     Exit,
     /// The program becomes another one.
     Exec,
-    /// The program puts a filter on its system calls under which no scan is possible.
+    /// The program is about to put a filter on its system calls under which no scan is possible.
     Seccomp,
     /// A block was freed twice: the program may be about to end.
     Misuse,
@@ -94,7 +94,11 @@ pub enum Trigger {
 impl Trigger {
     /// Nothing of the program comes after it.
     pub const fn is_end(self) -> bool {
-        matches!(self, Trigger::Exit | Trigger::Exec | Trigger::Seccomp)
+        matches!(self, Trigger::Exit | Trigger::Exec)
+    }
+    /// No scan comes after it.
+    pub const fn is_last(self) -> bool {
+        self.is_end() || matches!(self, Trigger::Seccomp)
     }
 }
 

@@ -82,6 +82,8 @@ pub mod nr {
     pub const GETCWD: usize = 17;
     pub const MADVISE: usize = 233;
     pub const SECCOMP: usize = 277;
+    pub const KCMP: usize = 272;
+    pub const RESTART_SYSCALL: usize = 128;
     pub const CLOSE_RANGE: usize = 436;
 }
 

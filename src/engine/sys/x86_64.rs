@@ -82,6 +82,8 @@ pub mod nr {
     pub const GETCWD: usize = 79;
     pub const MADVISE: usize = 28;
     pub const SECCOMP: usize = 317;
+    pub const KCMP: usize = 312;
+    pub const RESTART_SYSCALL: usize = 219;
     pub const CLOSE_RANGE: usize = 436;
 }
 

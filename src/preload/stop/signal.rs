@@ -208,6 +208,8 @@ fn note(list: &mut [u32], used: &mut usize, tid: u32) {
 struct Status {
     /// The signal waits for it: it blocks the signal. (Who stands in our handler blocks it, too, but has taken it.)
     waits: bool,
+    /// It blocks the signal, as it does in our handler.
+    blocks: bool,
     /// It sits where no signal reaches it. (A first thread that has called pthread_exit stays as a zombie, and takes signals.)
     is_stuck: bool,
 }
@@ -217,10 +219,14 @@ impl Status {
     fn of(pid: u32, tid: u32) -> Option<Self> {
         let (mut path, mut buffer) = ([0u8; 64], [0u8; 2048]);
         let status = sys::read_file(super::task_path(&mut path, pid, tid, b"status"), &mut buffer).ok()?;
-        let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"SigPnd:\t"))?;
-        let waiting = u64::from_str_radix(core::str::from_utf8(line).ok()?, 16).ok()?;
+        let has = |name: &[u8]| {
+            let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+            let signals = u64::from_str_radix(core::str::from_utf8(line).ok()?, 16).ok()?;
+            Some(signals >> (number() - 1) & 1 == 1)
+        };
         let stuck = |window: &[u8]| matches!(window, b"State:\tD" | b"State:\tZ" | b"State:\tX");
-        Some(Self { waits: waiting >> (number() - 1) & 1 == 1, is_stuck: status.windows(8).any(stuck) })
+        let (waits, blocks) = (has(b"SigPnd:\t")?, has(b"SigBlk:\t")?);
+        Some(Self { waits, blocks, is_stuck: status.windows(8).any(stuck) })
     }
 }
 
@@ -228,4 +234,20 @@ impl Status {
 pub fn resume() {
     ROUND.fetch_add(1, AcqRel);
     sys::futex_wake(&ROUND, usize::MAX >> 33);
+}
+
+/// Waits until the threads that were stopped have left our handler, by a system call of their own.
+pub fn wait_for_returns(pid: u32) {
+    const LONGEST: u32 = 2000;
+    // SAFETY: a crew stays where it is until the next stop, of which there is none meanwhile.
+    let Some(crew) = (unsafe { (CREW.load(Acquire) as *const Crew).as_ref() }) else { return };
+    let is_inside = |thread: &Captured| {
+        thread.state == State::Stopped && Status::of(pid, thread.tid).is_some_and(|status| status.blocks)
+    };
+    for _ in 0..LONGEST {
+        if !crew.found().iter().any(is_inside) {
+            return;
+        }
+        sys::sleep_ns(50_000);
+    }
 }
