@@ -2,7 +2,7 @@
 // The filter ends who makes another call than that takes ("all"; with "trap" by a signal), or one of those that the second argument stands
 // for: "clone"; "ptracer", by which one says who may trace; "service": whoever looks into processes, as service managers do, after which it
 // becomes itself, without a further filter; "launch": the same, with one that ends who asks for its number. Under "still" hardly any call is
-// left: what it has freed before serves it then. With "asks" a thread of its own is asked about every call that opens a file.
+// left: what it has freed before serves it then, and what the heap grows by. With "asks" a thread of its own is asked about every call that opens a file.
 //
 // Before the filter a block of 1337 bytes is lost or kept, and one of 999 is lost behind it.
 #define _GNU_SOURCE
@@ -81,7 +81,7 @@ static int put(const char *way, const char *what) {
         }
         ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
     } else if (is(what, "still")) {
-        const int calls[] = {SYS_read, SYS_write, SYS_exit_group};
+        const int calls[] = {SYS_read, SYS_write, SYS_exit_group, SYS_brk};
         for (size_t i = 0; i < ARRAY(calls); i++) {
             ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i], 0, 1));
             ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
@@ -163,6 +163,8 @@ int main(int count, char **words) {
     below(lose_more);
     work_in_what_there_is();
     if (is(words[2], "still")) {
+        static void *more[10 * MANY];
+        for (int i = 0; i < 10 * MANY; i++) check((more[i] = malloc(SMALL)) != 0);
         say("works");
         _exit(3);
     }
