@@ -1,7 +1,13 @@
-// Begins as root, is scanned, becomes user 65534 by the function that the argument names ("back": and root again), and is scanned again.
+// Begins as root, is scanned, becomes user 65534 by the function that the argument names ("back": and root again; "refused": not allowed to), and is scanned again.
 // A block of 1337 bytes is lost before, one of 999 behind it. With "spawn" it is a child of vfork that becomes another user.
 #define _GNU_SOURCE
 #include "test.h"
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 enum { NOBODY = 65534 };
@@ -17,6 +23,17 @@ int main(int count, char **words) {
     if (is(way, "seteuid")) check(seteuid(NOBODY) == 0);
     if (is(way, "setreuid")) check(setreuid(NOBODY, NOBODY) == 0);
     if (is(way, "setresuid")) check(setresuid(NOBODY, NOBODY, NOBODY) == 0);
+    if (is(way, "real")) check(setreuid(NOBODY, 0) == 0);
+    if (is(way, "refused")) {
+        struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setuid, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &(struct sock_fprog){4, code}) == 0);
+        check(setuid(NOBODY) == -1 && errno == EPERM);
+    }
     if (is(way, "back")) check(seteuid(NOBODY) == 0 && seteuid(0) == 0);
     if (is(way, "spawn")) {
         int status, child = vfork();

@@ -267,7 +267,7 @@ fn options_that_are_not_understood_are_named_once() {
     assert_eq!(outcome.ok().stderr, "");
 }
 
-/// What is begun as root goes on as the user that the program becomes; nothing of it stays root's, and nobody else gets it.
+/// What is begun as root goes on as the user that the program becomes for good; it stays root's where the program can be root again.
 #[test]
 fn a_program_that_becomes_another_user() {
     if !is_root() {
@@ -275,10 +275,12 @@ fn a_program_that_becomes_another_user() {
     }
     for (way, owner) in [
         ("setuid", 65534),
-        ("seteuid", 65534),
         ("setreuid", 65534),
         ("setresuid", 65534),
-        ("back", 65534),
+        ("seteuid", 0),
+        ("real", 0),
+        ("back", 0),
+        ("refused", 0),
         ("spawn", 0),
     ] {
         let app = program("users.c").arg(way);

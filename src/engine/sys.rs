@@ -349,6 +349,22 @@ pub fn geteuid() -> u32 {
     unsafe { syscall(nr::GETEUID, [0; 6]) as u32 }
 }
 
+/// The users that the calling thread is: real, effective and saved.
+pub fn users() -> [u32; 3] {
+    let mut users = [0u32; 3];
+    let [real, effective, saved] = users.each_mut().map(|user| core::ptr::from_mut(user).addr());
+    // SAFETY: the kernel writes the three numbers, and does not fail.
+    let _ = unsafe { call(nr::GETRESUID, [real, effective, saved, 0, 0, 0]) };
+    users
+}
+
+/// Makes another one of these the effective user of the calling thread alone.
+pub fn act_as(user: u32) -> bool {
+    const SAME: usize = u32::MAX as usize;
+    // SAFETY: takes no pointer.
+    unsafe { call(nr::SETRESUID, [SAME, user as usize, SAME, 0, 0, 0]) }.is_ok()
+}
+
 pub fn getppid() -> u32 {
     // SAFETY: takes no arguments and cannot fail.
     unsafe { syscall(nr::GETPPID, [0; 6]) as u32 }

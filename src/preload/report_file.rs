@@ -7,6 +7,7 @@
 use crate::child::Step;
 use crate::ledger::Ledger;
 use crate::settings::{self, Settings};
+use crate::snapshot;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::sys::{self, Errno, Fd, Stat, nr};
@@ -87,13 +88,8 @@ fn stat(file: &Fd) -> Result<Stat, Errno> {
 /// The kernel's; EEXIST where somebody else's file is in the way.
 pub fn open(settings: &Settings, ledger: &Ledger) -> Result<(Fd, bool), Errno> {
     let path = Path::of(settings);
-    let ours = |file: &Fd| {
-        stat(file)
-            .is_ok_and(|stat| (stat.device, stat.inode) == (ledger.device.load(Relaxed), ledger.inode.load(Relaxed)))
-    };
     if ledger.whole.load(Relaxed) != 0
-        && let Ok(file) = sys::open(path.as_c(), sys::O_WRONLY | sys::O_APPEND | sys::O_NOFOLLOW | sys::O_NONBLOCK, 0)
-        && ours(&file)
+        && let Ok(file) = open_to_append(&path, ledger)
     {
         return Ok((file, false));
     }
@@ -114,16 +110,42 @@ pub fn open(settings: &Settings, ledger: &Ledger) -> Result<(Fd, bool), Errno> {
     Ok((file, true))
 }
 
-/// The program is about to become this user: the report that it has begun as root becomes that user's, so that it can go on.
-pub fn hand_over(settings: &Settings, ledger: &Ledger, user: u32) {
-    let path = Path::of(settings);
-    let begun = (ledger.device.load(Relaxed), ledger.inode.load(Relaxed));
-    let Ok(file) = sys::open(path.as_c(), sys::O_RDONLY | sys::O_NOFOLLOW | sys::O_NONBLOCK, 0) else { return };
-    // The very file, by no other name.
-    if stat(&file).is_ok_and(|stat| (stat.device, stat.inode) == begun && stat.links == 1) {
+/// Opens the file that this process began.
+fn open_begun(path: &Path, how: usize, ledger: &Ledger) -> Result<Fd, Errno> {
+    let file = sys::open(path.as_c(), how | sys::O_NOFOLLOW | sys::O_NONBLOCK, 0)?;
+    let is_begun = stat(&file)
+        .is_ok_and(|stat| (stat.device, stat.inode) == (ledger.device.load(Relaxed), ledger.inode.load(Relaxed)));
+    if is_begun { Ok(file) } else { Err(Errno::EEXIST) }
+}
+
+/// The same to append to it, in a snapshot child. The program may have begun it as root and be another user now, but not for good: then as
+/// root again, which nobody notices, as users are each thread's own to the kernel. (It goes by memory whether a core file may be written.)
+fn open_to_append(path: &Path, ledger: &Ledger) -> Result<Fd, Errno> {
+    let open = || open_begun(path, sys::O_WRONLY | sys::O_APPEND, ledger);
+    open().or_else(|error| {
+        let [_, user, saved] = sys::users();
+        if error != Errno::EACCES || user == 0 || saved != 0 {
+            return Err(error);
+        }
+        snapshot::copy_is_needed();
+        if !sys::act_as(0) {
+            return Err(error);
+        }
+        let opened = open();
+        sys::act_as(user);
+        opened
+    })
+}
+
+/// The program is about to become this user for good: the report that it has begun as root becomes that user's, so that it can go on; or
+/// it stays root after all. Gives whether it did.
+pub fn hand_over(settings: &Settings, ledger: &Ledger, user: u32) -> bool {
+    let Ok(file) = open_begun(&Path::of(settings), sys::O_RDONLY, ledger) else { return false };
+    // A plain file of root's, or of whom it was handed to, by no other name.
+    let is_plain = |stat: Stat| stat.mode & 0o170_000 == 0o100_000 && stat.links == 1 && (stat.uid == 0 || user == 0);
+    stat(&file).is_ok_and(is_plain)
         // SAFETY: takes no pointer; the group stays.
-        let _ = unsafe { sys::call(nr::FCHOWN, [file.0, user as usize, u32::MAX as usize, 0, 0, 0]) };
-    }
+        && unsafe { sys::call(nr::FCHOWN, [file.0, user as usize, u32::MAX as usize, 0, 0, 0]) }.is_ok()
 }
 
 /// Renames what is at the path to `.old`, if it is a plain file of our own user.
@@ -149,10 +171,7 @@ pub fn cut_back(settings: &Settings, ledger: &Ledger) {
     if inode == 0 {
         return;
     }
-    let Ok(file) = sys::open(path.as_c(), sys::O_WRONLY | sys::O_NOFOLLOW | sys::O_NONBLOCK, 0) else { return };
-    if !stat(&file).is_ok_and(|stat| (stat.device, stat.inode) == (ledger.device.load(Relaxed), inode)) {
-        return;
-    }
+    let Ok(file) = open_begun(&path, sys::O_WRONLY, ledger) else { return };
     // SAFETY: takes no pointer. A file without a whole block stays, empty, as the name is ours already.
     let _ = unsafe { sys::call(nr::FTRUNCATE, [file.0, whole as usize, 0, 0, 0, 0]) };
 }

@@ -51,6 +51,8 @@ pub mod nr {
     pub const FTRUNCATE: usize = 46;
     pub const GETPPID: usize = 173;
     pub const GETEUID: usize = 175;
+    pub const GETRESUID: usize = 148;
+    pub const SETRESUID: usize = 147;
     pub const FCHOWN: usize = 55;
     pub const PTRACE: usize = 117;
     pub const PRCTL: usize = 167;

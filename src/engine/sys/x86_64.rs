@@ -60,6 +60,8 @@ pub mod nr {
     pub const FTRUNCATE: usize = 77;
     pub const GETPPID: usize = 110;
     pub const GETEUID: usize = 107;
+    pub const GETRESUID: usize = 118;
+    pub const SETRESUID: usize = 117;
     pub const FCHOWN: usize = 93;
     pub const PTRACE: usize = 101;
     pub const PRCTL: usize = 157;
