@@ -125,3 +125,48 @@ fn program_that_serves_its_faults_no_more() {
     }
     outcome.expect_leaks(1, 1337);
 }
+
+/// The pool of huge pages has so many of them while a test runs.
+struct Pool(String);
+
+impl Pool {
+    const PATH: &str = "/proc/sys/vm/nr_hugepages";
+    fn of(pages: usize) -> Option<Self> {
+        let before = std::fs::read_to_string(Self::PATH).ok()?;
+        std::fs::write(Self::PATH, pages.to_string()).ok()?;
+        let pool = Self(before);
+        let now = std::fs::read_to_string(Self::PATH).ok()?;
+        (now.trim() == pages.to_string()).then_some(pool)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        std::fs::write(Self::PATH, &self.0).unwrap();
+    }
+}
+
+/// A copy would take more of them: the program's next write would end it, or empty the copy.
+#[test]
+fn huge_pages_of_which_there_are_no_more() {
+    const PAGES: usize = 4;
+    let Some(_pool) = Pool::of(PAGES) else {
+        return not_tested("huge pages, as the pool of them cannot be set to four");
+    };
+    for memory in ["reserved", "unreserved", "malloc"] {
+        // (Of glibc's pages others have some, too.)
+        for forks in if memory == "malloc" { &["forked"][..] } else { &["forked", "kept"] } {
+            for (fate, blocks) in [("keep", 0), ("lose", 64)] {
+                for options in ["", "stop=signal"] {
+                    let tunables = if memory == "malloc" { "glibc.malloc.hugetlb=2" } else { "" };
+                    let app = program("huge_pages.c").args([memory, *forks, fate, &PAGES.to_string()]);
+                    let outcome = app.env("GLIBC_TUNABLES", tunables).options(options).run_as_bare();
+                    outcome.expect_leaks(blocks, blocks * 1337);
+                    let report = outcome.report();
+                    assert_eq!(report.triggers(), ["api", "api", "api", "exit"], "{report:?}");
+                    assert!(report.scans.iter().all(|scan| scan.unseen.is_empty()), "{memory} {forks}: {report:?}");
+                }
+            }
+        }
+    }
+}

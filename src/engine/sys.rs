@@ -70,6 +70,14 @@ pub fn map(len: usize, sharing: usize) -> Result<usize, Errno> {
     unsafe { call(nr::MMAP, [0, len, PROT_READ | PROT_WRITE, flags, usize::MAX, 0]) }
 }
 
+/// The same, private, at `addr`: EEXIST where there is something. Before Linux 4.17 it may come to lie elsewhere.
+pub fn map_at(addr: usize, len: usize) -> Result<usize, Errno> {
+    const MAP_FIXED_NOREPLACE: usize = 0x10_0000;
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    // SAFETY: replaces nothing.
+    unsafe { call(nr::MMAP, [addr, len, PROT_READ | PROT_WRITE, flags, usize::MAX, 0]) }
+}
+
 /// Takes a range of addresses without memory, of which nothing can be read yet.
 pub fn reserve(len: usize) -> Result<usize, Errno> {
     // SAFETY: as above.

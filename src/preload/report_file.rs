@@ -216,6 +216,7 @@ pub fn tell(settings: &Settings, step: u32, error: u32) {
         12 => b"not enough memory",
         13 => b"permission denied",
         17 => b"a file of another user, or no plain file, is in the way",
+        16 => b"its huge pages cannot be kept out of the copy, which would take more of them",
         20 => b"not a directory",
         23 => b"too many files are open in the system",
         24 => b"too many open files (RLIMIT_NOFILE)",

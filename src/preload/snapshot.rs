@@ -48,6 +48,8 @@ pub struct Job {
     pub pages: usize,
     taken_in: Option<TakenIn>,
     took_in: bool,
+    /// There is memory that must not be in a copy, which has it read before the program goes on.
+    pub keeps_out: bool,
     /// Our frames lie from here up to the caller's stack pointer.
     low: usize,
     /// The helper's findings.
@@ -120,15 +122,19 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     if threads == 1 {
         job.way = Way::Alone;
         if !(in_place && read_in_place(job)) {
+            prepare_copy(job);
             clone_child(job, 0);
             job.pause_ended();
         }
-    } else if way == "signal" || !by_ptrace(job) {
-        if way == "ptrace" || helper::HANGS.load(Relaxed) {
-            fail(Errno(job.refused));
-            return None;
+    } else {
+        prepare_copy(job);
+        if way == "signal" || !by_ptrace(job) {
+            if way == "ptrace" || helper::HANGS.load(Relaxed) {
+                fail(Errno(job.refused));
+                return None;
+            }
+            by_signal(job);
         }
-        by_signal(job);
     }
     if job.child < 0 {
         fail(Errno(-job.child as i32));
@@ -157,15 +163,13 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
             pages: 0,
             taken_in,
             took_in: false,
+            keeps_out: false,
             low: 0,
             child: 0,
             refused: 0,
         });
     }
     let job = job.as_mut()?;
-    if regions::KEPT_FROM_FORKS.load(Relaxed) && job.taken_in.is_none() {
-        job.taken_in = TakenIn::new();
-    }
     job.trigger = trigger;
     job.crew.clear();
     job.crew.cannot_list = threads != 1 && !stop::proc_is_ours(settings::PID.load(Relaxed));
@@ -186,6 +190,11 @@ impl Job {
         let stands = |thread: &stop::Captured| matches!(thread.state, State::Stopped | State::Gone);
         self.way != Way::None && self.crew.overflow == 0 && self.crew.found().iter().all(stands)
     }
+    /// What the copy has not.
+    pub fn kept_out(&self) -> impl Iterator<Item = AddrRange> {
+        let taken_in = self.taken_in.as_ref().filter(|_| self.keeps_out && !is_in_place());
+        taken_in.into_iter().flat_map(TakenIn::kept_out)
+    }
     /// Ranges that the program keeps from its forks, and that forks have from now on.
     pub fn stuck(&self) -> usize {
         self.taken_in.as_ref().map_or(0, |all| all.stuck)
@@ -201,6 +210,14 @@ impl Job {
     }
 }
 
+/// Finds out, while the threads still run, whether a copy is to have other memory than a fork's.
+fn prepare_copy(job: &mut Job) {
+    job.keeps_out = taken_in::has_pages_of_pool();
+    if (job.keeps_out || regions::KEPT_FROM_FORKS.load(Relaxed)) && job.taken_in.is_none() {
+        job.taken_in = TakenIn::new();
+    }
+}
+
 /// The clone itself. The child begins on a stack of ours: the caller's may be a coroutine's, small, and full of roots.
 fn clone_child(job: &mut Job, flags: usize) {
     let top = helper::top_of_childs_stack();
@@ -209,6 +226,11 @@ fn clone_child(job: &mut Job, flags: usize) {
     }
     let is_copy = flags & CLONE_VM == 0;
     let takes_in = is_copy && take_in(job);
+    if is_copy && job.keeps_out && !job.taken_in.as_ref().is_some_and(|all| all.is_safe) {
+        leave_out(job);
+        job.child = -(Errno::EBUSY.0 as isize);
+        return;
+    }
     job.pages = if is_copy { taken_in::mapped_pages() } else { 0 };
     job.is_whole = takes_in || !is_copy || !regions::KEPT_FROM_FORKS.load(Relaxed);
     // SAFETY: the child has its stack for itself, and a copy of everything, or this thread stands still until it has ended.
@@ -217,12 +239,12 @@ fn clone_child(job: &mut Job, flags: usize) {
     if is_copy {
         leave_out(job);
     }
-    if job.child < 0 && takes_in {
+    if job.child < 0 && takes_in && !job.keeps_out {
         // For so much there may be no room.
         job.is_whole = false;
         job.child = clone(job);
     }
-    if job.child > 0 && !job.is_whole {
+    if job.child > 0 && (is_copy && job.keeps_out || !job.is_whole) {
         wait_for_copies();
     }
     // Blocks born from now on are of the next interval; the others still stand.

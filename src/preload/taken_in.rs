@@ -1,6 +1,10 @@
 //! What the program keeps from its forks (MADV_DONTFORK, MADV_WIPEONFORK) is taken into our snapshot all the same: while every
 //! thread stands still, the advice is taken back, the process cloned, and the advice given again.
 //!
+//! And what must not be in it is kept out, by the same advice: private memory of huge pages from the pool (hugetlb). A copy shares them, and
+//! the program's next write would want a second one. If the pool is used up, the kernel takes the page from the copy, or, of memory without a
+//! reservation, ends the program (SIGBUS). The copy reads them before the program goes on: see [`crate::unforked`].
+//!
 //! Not where a device may write to such memory by its physical pages: a copy on the program's next write would part the two.
 //! (Linux copies pages that a device has pinned in the fork itself since 5.10; what is not pinned by those rules, it does not.)
 #![allow(unsafe_code)] // advice on the program's memory
@@ -18,11 +22,18 @@ const MADV_DOFORK: usize = 11;
 const MADV_WIPEONFORK: usize = 18;
 const MADV_KEEPONFORK: usize = 19;
 
-/// A range, and the advice that it has. `range` empty: it was not taken in.
+/// A range, the advice for the clone, and that to give afterwards. `range` empty: it was not to be had.
 #[derive(Clone, Copy)]
 struct Advised {
     range: AddrRange,
-    advice: usize,
+    now: usize,
+    back: usize,
+}
+
+impl Advised {
+    const fn is_kept_out(&self) -> bool {
+        self.now == MADV_DONTFORK
+    }
 }
 // SAFETY: integers are valid when zero.
 unsafe impl Zeroed for Advised {}
@@ -37,6 +48,8 @@ pub struct TakenIn {
     is_begun: AtomicBool,
     /// Somebody was: not to be tried again.
     is_refused: bool,
+    /// What is to be kept out of the clone is.
+    pub is_safe: bool,
     /// Ranges that could not be given their advice again.
     pub stuck: usize,
 }
@@ -55,6 +68,7 @@ impl TakenIn {
             used: AtomicUsize::new(0),
             is_begun: AtomicBool::new(false),
             is_refused: false,
+            is_safe: false,
             stuck: 0,
         })
     }
@@ -66,6 +80,7 @@ impl TakenIn {
     /// Nobody else who shares this memory runs until `undo`.
     pub unsafe fn take(&mut self) -> bool {
         self.used.store(0, Relaxed);
+        self.is_safe = false;
         if self.is_refused {
             return false;
         }
@@ -79,16 +94,25 @@ impl TakenIn {
         let (ranges, mut used) = (&mut *self.ranges, 0);
         let mut is_to_be_left = has_pinned_pages(self.text);
         let mut each = |mapping: &Mapping<'_>, flags: Flags| {
+            let mut add = |now, back| {
+                if let Some(place) = ranges.get_mut(used) {
+                    *place = Advised { range: mapping.range, now, back };
+                }
+                used += 1;
+            };
+            if flags.is_of_pool {
+                if !mapping.shared {
+                    add(MADV_DONTFORK, if flags.left_out { MADV_DONTFORK } else { MADV_DOFORK });
+                }
+                return;
+            }
             // (What is sealed would not be given its advice again.)
             is_to_be_left |= mapping.is_devices() || flags.is_sealed && (flags.left_out || flags.wiped);
-            for (is_advised, advice) in [(flags.left_out, MADV_DONTFORK), (flags.wiped, MADV_WIPEONFORK)] {
-                if is_advised && !flags.is_devices {
-                    match ranges.get_mut(used) {
-                        Some(place) => *place = Advised { range: mapping.range, advice },
-                        None => is_to_be_left = true,
-                    }
-                    used += 1;
-                }
+            if flags.left_out && !flags.is_devices {
+                add(MADV_DOFORK, MADV_DONTFORK);
+            }
+            if flags.wiped && !flags.is_devices {
+                add(MADV_KEEPONFORK, MADV_WIPEONFORK);
             }
         };
         let mut read = each_mapping(OWN, self.text, &mut each);
@@ -96,18 +120,26 @@ impl TakenIn {
             spare_descriptors();
             read = each_mapping(OWN, self.text, &mut each);
         }
-        if is_to_be_left || read.is_err() {
+        if read.is_err() || used > self.ranges.len() {
             return false;
         }
         self.used.store(used, SeqCst);
-        let mut all = true;
+        let (mut whole, mut safe) = (!is_to_be_left, true);
         for advised in &mut self.ranges[..used] {
-            let opposite = if advised.advice == MADV_DONTFORK { MADV_DOFORK } else { MADV_KEEPONFORK };
-            if advise(advised.range, opposite).is_err() {
-                (advised.range, all) = (AddrRange::default(), false);
+            let is_left = is_to_be_left && !advised.is_kept_out();
+            if is_left || advise(advised.range, advised.now).is_err() {
+                *(if advised.is_kept_out() { &mut safe } else { &mut whole }) = false;
+                advised.range = AddrRange::default();
             }
         }
-        all
+        self.is_safe = safe;
+        whole
+    }
+
+    /// What the clone has not, to be asked in the clone.
+    pub fn kept_out(&self) -> impl Iterator<Item = AddrRange> {
+        let taken = &self.ranges[..self.used.load(Relaxed)];
+        taken.iter().filter(|advised| advised.is_kept_out() && !advised.range.is_empty()).map(|advised| advised.range)
     }
 
     /// Tries all kinds of advice on a page of ours: a filter may allow only some, and end who gives others.
@@ -123,7 +155,7 @@ impl TakenIn {
         self.is_begun.store(true, SeqCst);
         let taken = &self.ranges[..self.used.load(Relaxed)];
         for advised in taken.iter().filter(|advised| !advised.range.is_empty()) {
-            self.stuck += usize::from(advise(advised.range, advised.advice).is_err());
+            self.stuck += usize::from(advise(advised.range, advised.back).is_err());
         }
         self.used.store(0, SeqCst);
         self.is_begun.store(false, SeqCst);
@@ -188,7 +220,17 @@ pub fn mapped_pages() -> usize {
 
 /// Whether a device has pinned memory of this process, or nobody can tell.
 fn has_pinned_pages(text: &mut [u8]) -> bool {
-    let Ok(status) = sys::read_file(c"/proc/self/status", text) else { return true };
-    let pinned = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"VmPin:"));
-    pinned.is_none_or(|size| size.iter().any(|byte| (b'1'..=b'9').contains(byte)))
+    has_some(b"VmPin:", text).ok().flatten().unwrap_or(true)
+}
+
+/// Whether this process has huge pages from the pool, or nobody can tell. (A kernel without such does not name them.)
+pub fn has_pages_of_pool() -> bool {
+    has_some(b"HugetlbPages:", &mut [0; 2048]).map_or(true, |some| some == Some(true))
+}
+
+/// Whether the size that the kernel gives under this name is not zero.
+fn has_some(name: &[u8], text: &mut [u8]) -> Result<Option<bool>, Errno> {
+    let status = sys::read_file(c"/proc/self/status", text)?;
+    let size = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name));
+    Ok(size.map(|size| size.iter().any(|byte| (b'1'..=b'9').contains(byte))))
 }

@@ -1,5 +1,5 @@
-//! Memory that the copy has not, or not as it was: what the program keeps from its forks, and could not be taken in ([`taken_in`]).
-//! It is read from the program itself, which stands still until that is done, or for a fifth of a second at most.
+//! Memory that the copy has not, or not as it was: what the program keeps from its forks, and could not be taken in, and what was kept out
+//! of the copy ([`taken_in`]). It is read from the program itself, which stands still until that is done, or for a fifth of a second at most.
 //!
 //! Only that there is any is noted: a JavaScript engine marks each page of its heap so; or, where a program has asked the kernel by
 //! itself, found by the copy being smaller. What is missing is what the program's mappings have and the copy's have not.
@@ -34,9 +34,16 @@ impl Copied {
     /// To be called before anything else is mapped in the copy, whose mappings are compared with the program's.
     pub fn take(job: &Job, ledger: &Ledger) -> Result<Self, Stopped> {
         let mut copied = Self { copies: List::new(), refused: 0, late: false, stuck: job.stuck() };
+        for range in job.kept_out() {
+            copied.restore(job.pid, range)?;
+        }
         // Advice by a system call of the program's own is not known of.
         let is_short = job.is_whole && !snapshot::is_in_place() && taken_in::mapped_pages() < job.pages;
         if job.is_whole && !is_short {
+            if job.keeps_out && !snapshot::is_in_place() {
+                copied.late = ledger.released.load(Acquire) != 0;
+                ledger.copied.store(1, Release);
+            }
             return Ok(copied);
         }
         let missing = missing(job.pid)?;
@@ -50,10 +57,27 @@ impl Copied {
         Ok(copied)
     }
 
+    /// Puts what the program has in a range of no memory here, by which it is as any other.
+    fn restore(&mut self, pid: u32, range: AddrRange) -> Result<(), Stopped> {
+        if sys::map_at(range.start, range.len()) != Ok(range.start) {
+            return self.copy(pid, range);
+        }
+        // SAFETY: new, this long, and known to nobody else.
+        self.read(pid, range, unsafe { core::slice::from_raw_parts_mut(range.start as *mut u8, range.len()) });
+        Ok(())
+    }
+
     fn copy(&mut self, pid: u32, range: AddrRange) -> Result<(), Stopped> {
+        let buffer = arena::zeroed::<u8>(range.len()).ok_or(MEMORY)?;
+        let start = buffer.as_ptr() as usize;
+        let read = self.read(pid, range, buffer);
+        self.copies.push(AddrRange::new(start, start + read)).then_some(()).ok_or(MEMORY)
+    }
+
+    /// Reads what it can, and gives how far it has come.
+    fn read(&mut self, pid: u32, range: AddrRange, buffer: &mut [u8]) -> usize {
         /// Of memory that the program itself may not read so much is read at most: a reservation is larger.
         const CLOSED: usize = 64 << 20;
-        let buffer = arena::zeroed::<u8>(range.len()).ok_or(MEMORY)?;
         let mut path = [0; 40];
         let mut memory = None;
         let mut at = 0;
@@ -73,8 +97,7 @@ impl Copied {
                 }
             }
         }
-        let start = buffer.as_ptr() as usize;
-        self.copies.push(AddrRange::new(start, start + at)).then_some(()).ok_or(MEMORY)
+        at
     }
 
     /// Reads the copies as roots. Gives whether they are all that there is, of one moment: what is missing may hold the pointers

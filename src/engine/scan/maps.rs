@@ -56,6 +56,8 @@ pub struct Flags {
     pub is_devices: bool,
     /// Some kinds of advice are refused (mseal).
     pub is_sealed: bool,
+    /// Its pages are from the pool of huge ones (hugetlb), which may be used up.
+    pub is_of_pool: bool,
 }
 
 /// Takes a line of `smaps` for one with flags.
@@ -68,6 +70,7 @@ pub fn flags(line: &[u8]) -> Option<Flags> {
             b"wf" => flags.wiped = true,
             b"io" | b"pf" => flags.is_devices = true,
             b"sl" => flags.is_sealed = true,
+            b"ht" => flags.is_of_pool = true,
             _ => {}
         }
     }
@@ -141,12 +144,15 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
 
     #[test]
     fn what_forks_leave_out_and_what_devices_share_is_told() {
-        let of = |left_out, wiped, is_devices, is_sealed| Some(Flags { left_out, wiped, is_devices, is_sealed });
+        let of = |left_out, wiped, is_devices, is_sealed| {
+            Some(Flags { left_out, wiped, is_devices, is_sealed, is_of_pool: false })
+        };
         assert_eq!(flags(b"VmFlags: rd wr mr mw me ac sd "), of(false, false, false, false));
         assert_eq!(flags(b"VmFlags: rd wr mr mw me dc ac"), of(true, false, false, false));
         assert_eq!(flags(b"VmFlags: rd wr wf dc "), of(true, true, false, false));
         assert_eq!(flags(b"VmFlags: rd io pf dc de"), of(true, false, true, false));
         assert_eq!(flags(b"VmFlags: rd mr dc sl"), of(true, false, false, true));
+        assert_eq!(flags(b"VmFlags: rd wr de ht "), Some(Flags { is_of_pool: true, ..Flags::default() }));
         assert_eq!(flags(b"Rss:                   4 kB"), None);
         let is_devices = |path: &str| {
             let text = format!("7f0000000000-7f0000001000 rw-s 00000000 00:0f 7    {path}");
