@@ -47,8 +47,11 @@ def leakscan(more=""):
     return {"LD_PRELOAD": str(LIBRARY), "LEAKSCAN_OPTIONS": f"quiet=1:log_path={WORK}/report.%p{more}"}
 
 
+# Of clang's LeakSanitizer there is no library to preload: it is built into what this measures itself, beside the same without it.
+CLANG = "LeakSanitizer of clang"
 TOOLS = {
     "bare": {},
+    "passed on": {"LD_PRELOAD": str(WORK / "libpass.so")},
     "leakscan": leakscan(),
     "leakscan sampling": leakscan(":sample=524288"),
     "leakscan bundled": leakscan(":allocator=bundled"),
@@ -57,6 +60,7 @@ TOOLS = {
     "LeakSanitizer": LSAN and {"LD_PRELOAD": LSAN, "LSAN_OPTIONS": f"exitcode=0:log_path={WORK}/lsan"},
     # With --peers. The heap checker wants a pprof, and would print its findings.
     "gperftools": GPERFTOOLS and {"LD_PRELOAD": GPERFTOOLS, "HEAPCHECK": "normal", "PPROF_PATH": "/bin/true"},
+    CLANG: {"LSAN_OPTIONS": f"exitcode=0:log_path={WORK}/lsan"},
     "jemalloc": JEMALLOC and {"LD_PRELOAD": JEMALLOC, "MALLOC_CONF": f"prof:true,lg_prof_sample:0,prof_final:false,prof_prefix:{WORK}/jeprof"},
 }
 
@@ -91,11 +95,14 @@ def ratio(values):
 
 
 def pairs(measure, tools, rounds=PAIRS):
-    """For each tool the list of ratios tool/bare of each figure that `measure(tool)` gives (a tuple)."""
+    """For each tool the list of ratios tool/bare of each figure that `measure(tool, built)` gives (a tuple), where `built` is what the names
+    of programs that were built for it end with."""
     found = {tool: [] for tool in tools if TOOLS.get(tool, True) is not None}
-    for _ in range(rounds):
-        for tool in found:
-            bare, with_tool = measure("bare"), measure(tool)
+    for at in range(rounds):
+        # (They take a hundred times as long as others.)
+        for tool in (tool for tool in found if at < 3 or tool not in PEERS):
+            by = "-clang" if tool == CLANG else ""
+            bare, with_tool = measure("bare", by), measure(tool, by and by + "-lsan")
             found[tool].append([b and a / b for a, b in zip(with_tool, bare)])
     # Not sooner: ext4 looks twice at each place of a file that was deleted within the last five seconds.
     tidy()
@@ -110,45 +117,51 @@ def row(what, found, index=0, absent="–"):
     print("bench:", *rows[-1], sep="  ", file=sys.stderr)
 
 
-COLUMNS = ["leakscan", "leakscan sampling", "leakscan bundled", "leakscan sampling bundled", "heaptrack", "LeakSanitizer"]
-TITLES = ["leakscan, every stack", "`sample=524288`", "`allocator=bundled`", "both", "heaptrack", "LeakSanitizer"]
+COLUMNS = ["leakscan", "leakscan sampling", "leakscan bundled", "leakscan sampling bundled", "passed on", "heaptrack", "LeakSanitizer"]
+TITLES = ["leakscan, every stack", "`sample=524288`", "`allocator=bundled`", "both", "passed on", "heaptrack", "LeakSanitizer"]
+PEERS = [CLANG, "gperftools", "jemalloc"]
 if options.peers:
-    COLUMNS += ["gperftools", "jemalloc"]
-    TITLES += ["gperftools' heap checker", "jemalloc's profiler, every stack"]
+    COLUMNS += PEERS
+    TITLES += [CLANG, "gperftools' heap checker", "jemalloc's profiler, every stack"]
 
 
 def allocation():
     for threads in 1, 4:
-        command = [str(WORK / "pairs"), str(threads), str(1000000 * SCALE)]
-        found = pairs(lambda tool: (float(Run(command, TOOLS[tool]).out),), COLUMNS)
-        row(f"malloc + free, {threads} thread{'s' * (threads > 1)}, time", found)
-    command = [str(WORK / "paths"), str(1000000 * SCALE)]
-    row("malloc + free from 4,096 stacks of 20 frames, time", pairs(lambda tool: (float(Run(command, TOOLS[tool]).out),), COLUMNS))
+        def measure(tool, built):
+            return (float(Run([f"{WORK}/pairs{built}", str(threads), str(1000000 * SCALE)], TOOLS[tool]).out),)
+
+        row(f"malloc + free, {threads} thread{'s' * (threads > 1)}, time", pairs(measure, COLUMNS))
+
+    def measure_paths(tool, built):
+        return (float(Run([f"{WORK}/paths{built}", str(1000000 * SCALE)], TOOLS[tool]).out),)
+
+    row("malloc + free from 4,096 stacks of 20 frames, time", pairs(measure_paths, COLUMNS))
 
 
 def start():
     """Many starts are one measurement: one of them is too short for the clock."""
-    count = 50 * SCALE
+    count, processes = 50 * SCALE, 200 if options.quick else 1000
 
-    def measure(tool):
+    def measure(tool, _):
         begun = time.monotonic()
         for _ in range(count):
             Run(["/bin/true"], TOOLS[tool])
         return (time.monotonic() - begun,)
 
-    def script(tool):
-        command = ["/bin/sh", "-c", f"i=0; while [ $i -lt {200 * SCALE} ]; do /bin/cat /dev/null; i=$((i + 1)); done"]
+    def script(tool, _):
+        command = ["/bin/sh", "-c", f"i=0; while [ $i -lt {processes} ]; do /bin/cat /dev/null; i=$((i + 1)); done"]
         return (Run(command, TOOLS[tool]).clock,)
 
-    row("start and end of `/bin/true`, time", pairs(measure, COLUMNS))
-    row(f"a shell script that starts {200 * SCALE} processes, time", pairs(script, COLUMNS, 3))
+    tools = [tool for tool in COLUMNS if tool != CLANG]
+    row("start and end of `/bin/true`, time", pairs(measure, tools))
+    row(f"a shell script that starts {processes:,} processes, time", pairs(script, tools, 3))
 
 
-def program(name, command, environment=None, stdin=None, leave_out=(), memory=True):
+def program(name, command, environment=None, stdin=None, leave_out=(CLANG,), memory=True):
     expected = Run(command, environment, stdin).out
 
-    def measure(tool):
-        run = Run(command, {**(environment or {}), **TOOLS[tool]}, stdin)
+    def measure(tool, built):
+        run = Run([command[0] + built, *command[1:]], {**(environment or {}), **TOOLS[tool]}, stdin)
         if run.out != expected:
             sys.exit(f"bench: {name}: other output under {tool}")
         return run.cpu, run.memory
@@ -165,7 +178,7 @@ def python():
 
 
 def containers():
-    program("C++ containers", [str(WORK / "containers"), str(30 * SCALE)], memory=False)
+    program("C++ containers", [str(WORK / "containers"), str(30 * SCALE)], leave_out=(), memory=False)
 
 
 def compiler():
@@ -177,7 +190,7 @@ def sqlite():
     script.write_text((HERE / "work.sql").read_text().replace("ROWS", str(150000 * SCALE)))
     program(f"sqlite3, {150 * SCALE},000 rows", ["sqlite3", ":memory:"], stdin=script,
             # Debian's sqlite3 shell calls a null pointer at its start under a preloaded liblsan.so.0.
-            leave_out=["LeakSanitizer"])
+            leave_out=["LeakSanitizer", CLANG])
 
 
 class Server:
@@ -206,19 +219,20 @@ class Server:
 
 
 def redis():
-    def measure(tool):
+    def measure(tool, _):
         server = Server(tool)
-        before = server.cpu()
+        before, begun = server.cpu(), time.monotonic()
         subprocess.run(["redis-benchmark", "-s", server.socket, "-q", "-n", str(50000 * SCALE), "-r", "100000", "-t",
                         "set,get,lpush,hset"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        figures = server.cpu() - before, server.peak()
+        figures = time.monotonic() - begun, server.cpu() - before, server.peak()
         server.ask("shutdown", "nosave")
         server.process.wait()
         return figures
 
-    found = pairs(measure, COLUMNS, max(3, PAIRS - 2))
-    row("redis-server under redis-benchmark, CPU", found)
-    row("redis-server under redis-benchmark, peak memory", found, 1)
+    found = pairs(measure, [tool for tool in COLUMNS if tool != CLANG], max(3, PAIRS - 2))
+    row("redis-server under redis-benchmark, time per request", found)
+    row("redis-server under redis-benchmark, CPU", found, 1)
+    row("redis-server under redis-benchmark, peak memory", found, 2)
 
 
 def pause():
