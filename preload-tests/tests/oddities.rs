@@ -1,7 +1,7 @@
 //! What other tools have died of: programs with their own malloc, loaders used in unusual ways, memory that is not what it
 //! seems.
 
-use harness::{App, not_tested, program, source};
+use harness::{App, Outcome, not_tested, program, source};
 
 fn odd(what: &str) -> App {
     program("odd.c").arg(what)
@@ -101,17 +101,32 @@ fn libraries_that_several_threads_close_at_once() {
     program("closing.c").args(libraries).run_as_bare().expect_clean();
 }
 
+/// Runs a program that serves its faults itself. `None` where it may not.
+fn faults(words: [&str; 4], options: &str) -> Option<Outcome> {
+    let outcome = program("faults.c").args(words).options(options).deadline(20).run();
+    let refused = outcome.ok().stdout == "refused\n";
+    if refused {
+        not_tested(&format!("no userfaultfd is to be had here: {words:?}"));
+    }
+    (!refused).then_some(outcome)
+}
+
+const WAYS: [&str; 3] = ["call", "raw", "device"];
+
+/// No scan was made, and why was said once.
+fn refused_for_faults(outcome: &Outcome, said: &str) {
+    assert_eq!(outcome.stdout, said, "{outcome:?}");
+    assert!(outcome.stderr.contains("by userfaultfd") && outcome.stderr.lines().count() == 1, "{outcome:?}");
+    assert_eq!(outcome.files().len(), 0, "{outcome:?}");
+}
+
 /// Where a clone would wait for a thread that stands still for it, no scan is made, and the program is told; the others go on.
 #[test]
 fn program_that_takes_note_of_its_forks() {
     for stop in ["auto", "signal"] {
-        let outcome = program("faults.c").arg("forks").options(&format!("scan_at_exit=0:stop={stop}")).run();
-        match outcome.ok().stdout.as_str() {
-            "refused\n" => not_tested("no userfaultfd that tells of forks is to be had here"),
-            said => {
-                assert_eq!(said, "not scanned\ntold of a fork\ndone\n", "{stop}: {outcome:?}");
-                assert!(outcome.stderr.contains("by userfaultfd"), "{stop}: {outcome:?}");
-            }
+        let options = format!("scan_at_exit=0:stop={stop}");
+        if let Some(outcome) = faults(["forks", "call", "mapping", "lose"], &options) {
+            refused_for_faults(&outcome, "not scanned\ntold of a fork\ndone\n");
         }
     }
 }
@@ -119,11 +134,14 @@ fn program_that_takes_note_of_its_forks() {
 /// Pages that nobody fills are not waited for at the end.
 #[test]
 fn program_that_serves_its_faults_no_more() {
-    let outcome = program("faults.c").arg("unserved").options("deadline=20").run();
-    if outcome.ok().stdout == "refused\n" {
-        return not_tested("no userfaultfd is to be had here");
+    for (way, place) in WAYS.into_iter().flat_map(|way| ["mapping", "data"].map(|place| (way, place))) {
+        for (fate, lost) in [("keep", 0), ("lose", 1)] {
+            if let Some(outcome) = faults(["unserved", way, place, fate], "") {
+                outcome.expect_leaks(lost, lost * 1337);
+                assert_eq!(outcome.stderr, "", "{outcome:?}");
+            }
+        }
     }
-    outcome.expect_leaks(1, 1337);
 }
 
 /// The pool of huge pages has so many of them while a test runs.

@@ -22,7 +22,7 @@ static STACKS: AtomicUsize = AtomicUsize::new(0);
 
 /// A clone hung, or would have: a thread of the program's own, which stood still, was to take note of it.
 pub static HANGS: AtomicBool = AtomicBool::new(false);
-/// The program has asked for a userfaultfd: memory that it is to fill when it is touched is not touched while it stands still.
+/// The program has, or had, a userfaultfd: memory that it is to fill when it is touched is not touched while it stands still.
 pub static SERVES_FAULTS: AtomicBool = AtomicBool::new(false);
 
 /// How far the helper is; there is one at a time.

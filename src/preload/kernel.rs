@@ -3,7 +3,7 @@
 
 use crate::snapshot;
 use leakscan_engine::arena::{self, List};
-use leakscan_engine::sys;
+use leakscan_engine::sys::{self, Errno};
 
 /// All that /proc tells. Called in the child while the program's descriptors are still open in it.
 pub fn pointers(parent: u32) -> List<usize> {
@@ -22,24 +22,33 @@ pub fn pointers(parent: u32) -> List<usize> {
     words
 }
 
-/// Whether a userfaultfd of this process is told of each fork, which waits until somebody has taken note.
-pub fn reports_forks() -> bool {
+/// The userfaultfds that this process has a descriptor of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Userfaultfds {
+    pub any: bool,
+    /// One is told of each fork, which waits until somebody has taken note.
+    pub reports_forks: bool,
+}
+
+/// # Errors
+/// Why nobody can tell.
+pub fn userfaultfds() -> Result<Userfaultfds, Errno> {
     const EVENT_FORK: usize = 2;
-    let (mut listing, mut text, mut reports) = ([0u8; 8192], [0u8; 512], false);
-    let _ = sys::numbers_in(c"/proc/self/fd", &mut listing, |descriptor| {
+    let (mut listing, mut text, mut found) = ([0u8; 4096], [0u8; 512], Userfaultfds::default());
+    sys::numbers_in(c"/proc/self/fd", &mut listing, |descriptor| {
         let (mut path, mut link, mut digits) = ([0u8; 48], [0u8; 64], [0; 20]);
         let number = sys::decimal(u64::from(descriptor), &mut digits);
         let target = crate::report_file::read_link(named(&mut path, b"/proc/self/fd/", number), &mut link);
-        if target == b"anon_inode:[userfaultfd]"
-            && let Ok(info) = sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), &mut text)
-        {
+        if target == b"anon_inode:[userfaultfd]" {
             // `API:	aa:2:1ffff`: the version, the features in use, those that there are.
+            let info = sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), &mut text).unwrap_or(&[]);
             let in_use = info.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"API:"));
             let in_use = in_use.and_then(|words| hex(words.split(|&byte| byte == b':').nth(1)?));
-            reports |= in_use.is_none_or(|features| features & EVENT_FORK != 0);
+            found.any = true;
+            found.reports_forks |= in_use.is_none_or(|features| features & EVENT_FORK != 0);
         }
-    });
-    reports
+    })?;
+    Ok(found)
 }
 
 /// What descriptors hold: the data of epoll, bytes in pipes and in sockets of this machine's. Each is let go as soon as it was looked

@@ -304,7 +304,18 @@ fn can_read_in_place(job: &Job) -> bool {
         let stack = thread.stack.get();
         (stack.low..stack.high).contains(&job.caller.sp)
     });
-    on_own_stack && tls::moving().next().is_none() && !helper::SERVES_FAULTS.load(Relaxed)
+    on_own_stack && tls::moving().next().is_none() && no_fault_is_served()
+}
+
+/// Whether no page waits for somebody to fill it when it is touched.
+fn no_fault_is_served() -> bool {
+    if helper::SERVES_FAULTS.load(Relaxed) {
+        return false;
+    }
+    // One had by a system call past libc, or from /dev/userfaultfd.
+    let found = kernel::userfaultfds();
+    helper::SERVES_FAULTS.store(found.is_ok_and(|found| found.any), Relaxed);
+    found.is_ok_and(|found| !found.any)
 }
 
 /// Whether a glance shows that the last scan would find nothing. Then the report is written, if there is to be one.
@@ -462,7 +473,7 @@ fn name_tracer(process: usize) -> bool {
 
 /// This thread makes the clone itself, so that nobody could end it.
 extern "C" fn look_for_watchers(_: usize) -> ! {
-    helper::HANGS.fetch_or(kernel::reports_forks(), Relaxed);
+    helper::HANGS.fetch_or(kernel::userfaultfds().is_ok_and(|found| found.reports_forks), Relaxed);
     helper::ends()
 }
 
