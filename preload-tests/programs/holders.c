@@ -1,6 +1,7 @@
 // Keeps a block of 1337 bytes by one pointer that libc, the kernel or a thread has in trust, as the first argument names it; where the
 // second is "lose" that one is cleared or taken back. Looks at it twice and ends.
 #include "test.h"
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -9,8 +10,10 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -153,6 +156,44 @@ static void start_raw(int (*routine)(void *)) {
 static void on_stack_of_raw_thread(void) { start_raw(raw_thread); }
 static void in_register_of_raw_thread(void) { start_raw(raw_register_thread); }
 
+// What epoll has for a descriptor, where it is the lowest one and none is left: all others are in use, by what holds nothing.
+static void use_up_descriptors(rlim_t soft, rlim_t hard, int (*another)(void)) {
+    struct rlimit limit = {soft, hard};
+    check(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    while (another() >= 0) {
+    }
+}
+static int another_output(void) { return dup(2); }
+static int another_device(void) { return open("/dev/null", O_RDONLY); }
+static int another_epoll(void) { return epoll_create1(0); }
+static NOINLINE void put_in_epolls(void) {
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = lost ? 0 : HIDDEN};
+    close(0);
+    close(1);
+    check(epoll_create1(0) == 0 && epoll_create1(0) == 1);
+    check(epoll_ctl(0, EPOLL_CTL_ADD, ready[0], &event) == 0);
+    event.data.ptr = 0;
+}
+static void in_epoll_among_outputs(void) {
+    below(put_in_epolls);
+    use_up_descriptors(64, 64, another_output);
+}
+static void in_epoll_among_devices(void) {
+    below(put_in_epolls);
+    use_up_descriptors(64, 64, another_device);
+}
+static void in_epoll_under_low_limit(void) {
+    below(put_in_epolls);
+    use_up_descriptors(64, 128, another_epoll);
+}
+// And where all that there are may hold something.
+static void in_epoll_among_epolls(void) {
+    below(put_in_epolls);
+    for (int other = 2; other < 64; other++)
+        if (other != ready[0]) close(other);
+    use_up_descriptors(64, 64, another_epoll);
+}
+
 static const struct {
     const char *name;
     void (*hold)(void);
@@ -168,6 +209,10 @@ static const struct {
     {"given_block", on_given_block},
     {"raw_stack", on_stack_of_raw_thread},
     {"raw_register", in_register_of_raw_thread},
+    {"epoll_among_outputs", in_epoll_among_outputs},
+    {"epoll_among_devices", in_epoll_among_devices},
+    {"epoll_under_low_limit", in_epoll_under_low_limit},
+    {"epoll_among_epolls", in_epoll_among_epolls},
 };
 
 int main(int count, char **words) {

@@ -1,6 +1,6 @@
 //! Pointers that libc, the kernel or a thread has in trust for the program, and pointers that are mixed with other numbers.
 
-use harness::{Outcome, program};
+use harness::{Outcome, Unseen, program};
 
 fn run(holder: &str, fate: &str, stop: &str, options: &str) -> Outcome {
     let options = format!("interval=0:scan_at_exit=0:stop={stop}:{options}");
@@ -60,6 +60,19 @@ fn stack_that_the_program_has_made_for_a_thread() {
 fn thread_that_libc_does_not_know() {
     held("use_stacks=0", &["raw_stack"]);
     held("use_registers=0:use_mappings=0", &["raw_register"]);
+}
+
+/// Those are closed in the copy that hold nothing, where no descriptor is left to look at the others by.
+#[test]
+fn data_of_epoll_where_every_descriptor_is_in_use() {
+    held("use_kernel=0", &["epoll_among_outputs", "epoll_among_devices", "epoll_under_low_limit"]);
+    // Something has to be closed: nothing is confirmed without it.
+    for (fate, stop) in ["keep", "lose"].into_iter().flat_map(|fate| [(fate, "ptrace"), (fate, "signal")]) {
+        let report = run("epoll_among_epolls", fate, stop, "").report();
+        assert_eq!((report.total(), report.summary.confirmed.blocks), ((1, 1337), 0), "{fate} {stop}: {report:?}");
+        let told = |unseen: &Unseen| unseen.what == "descriptor" && unseen.why.contains("nothing is confirmed");
+        assert_eq!(report.last().unseen.iter().filter(|unseen| told(unseen)).count(), 1, "{report:?}");
+    }
 }
 
 /// The secret is the thread's; the block counts as kept, and is named.

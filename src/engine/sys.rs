@@ -220,14 +220,17 @@ pub unsafe fn close(descriptor: usize) {
     let _ = unsafe { call(nr::CLOSE, [descriptor, 0, 0, 0, 0, 0]) };
 }
 
-/// Whether a descriptor is a plain file or a device, or a socket whose peer may be on another machine: others notice while it is open,
-/// and nothing that is on its way through it is looked at.
+/// Whether a descriptor is a plain file or a device, a socket whose peer may be on another machine, or a pipe of which nothing is to be
+/// read by it: others notice while it is open, and nothing that is on its way through it is looked at.
 pub fn holds_nothing(descriptor: usize) -> bool {
     const S_IFMT: u32 = 0o170_000;
     const S_IFREG: u32 = 0o100_000;
     const S_IFCHR: u32 = 0o020_000;
     const S_IFBLK: u32 = 0o060_000;
     const S_IFSOCK: u32 = 0o140_000;
+    const S_IFIFO: u32 = 0o010_000;
+    const F_GETFL: usize = 3;
+    const O_ACCMODE: usize = 3;
     let mut words = [0u64; 18];
     // SAFETY: the kernel writes a `struct stat` of 144 bytes at most.
     if unsafe { call(nr::FSTAT, [descriptor, words.as_mut_ptr() as usize, 0, 0, 0, 0]) }.is_err() {
@@ -235,9 +238,22 @@ pub fn holds_nothing(descriptor: usize) -> bool {
     }
     match Stat::new(&words).mode & S_IFMT {
         S_IFREG | S_IFCHR | S_IFBLK => true,
+        S_IFIFO => {
+            // SAFETY: takes no memory of ours.
+            let flags = unsafe { call(nr::FCNTL, [descriptor, F_GETFL, 0, 0, 0, 0]) };
+            flags.is_ok_and(|flags| flags & O_ACCMODE == O_WRONLY) || waiting_bytes(descriptor) == Some(0)
+        }
         S_IFSOCK => socket_option(descriptor, SO_DOMAIN).is_some_and(|domain| domain != AF_UNIX),
         _ => false,
     }
+}
+
+/// Bytes that are to be read from a pipe or a socket.
+fn waiting_bytes(descriptor: usize) -> Option<i32> {
+    const FIONREAD: usize = 0x541b;
+    let mut bytes = 0i32;
+    // SAFETY: the kernel writes four bytes.
+    unsafe { call(nr::IOCTL, [descriptor, FIONREAD, &raw mut bytes as usize, 0, 0, 0]) }.ok().map(|_| bytes)
 }
 
 const SO_DOMAIN: usize = 39;
@@ -262,15 +278,11 @@ pub fn peek_at_socket(socket: usize, buffer: &mut [u8]) -> &[u8] {
     const SOCK_DGRAM: i32 = 2;
     const SOCK_SEQPACKET: i32 = 5;
     const POLLERR: u64 = 8;
-    const FIONREAD: usize = 0x541b;
     let option = |which| socket_option(socket, which);
-    let mut waiting = 0i32;
     let readable = option(SO_DOMAIN) == Some(AF_UNIX)
         && option(SO_TYPE).is_some_and(|kind| [SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET].contains(&kind))
         && option(SO_PEEK_OFF).is_some_and(|mark| mark < 0)
-        // SAFETY: the kernel writes four bytes.
-        && unsafe { call(nr::IOCTL, [socket, FIONREAD, &raw mut waiting as usize, 0, 0, 0]) }.is_ok()
-        && waiting > 0;
+        && waiting_bytes(socket).is_some_and(|bytes| bytes > 0);
     if !readable {
         return &[];
     }
@@ -445,6 +457,7 @@ pub fn futex_wake(word: &core::sync::atomic::AtomicU32, count: usize) {
 const RLIMIT_FSIZE: usize = 1;
 const RLIMIT_STACK: usize = 3;
 const RLIMIT_DATA: usize = 2;
+const RLIMIT_NOFILE: usize = 7;
 const RLIMIT_AS: usize = 9;
 
 /// A limit of this process's, soft and hard.
@@ -477,13 +490,26 @@ pub fn may_write_files() -> bool {
 
 /// Lets this process have as much address space as its hard limit allows.
 pub fn lift_memory_limit() {
-    if let Some([soft, hard]) = limits(RLIMIT_AS)
-        && soft < hard
-    {
-        let lifted = [hard; 2];
-        // SAFETY: the kernel reads two words.
-        let _ = unsafe { call(nr::PRLIMIT64, [0, RLIMIT_AS, lifted.as_ptr() as usize, 0, 0, 0]) };
-    }
+    lift(RLIMIT_AS);
+}
+
+/// Lets it have as many descriptors. Gives those that it may have more than before.
+pub fn lift_descriptor_limit() -> usize {
+    lift(RLIMIT_NOFILE)
+}
+
+fn lift(which: usize) -> usize {
+    let Some([soft, hard]) = limits(which).filter(|[soft, hard]| soft < hard) else { return 0 };
+    let lifted = [hard; 2];
+    // SAFETY: the kernel reads two words.
+    let set = unsafe { call(nr::PRLIMIT64, [0, which, lifted.as_ptr() as usize, 0, 0, 0]) };
+    if set.is_ok() { hard - soft } else { 0 }
+}
+
+/// No descriptor has this number, or one above it.
+pub fn most_descriptors() -> usize {
+    const AT_MOST: usize = 1 << 16;
+    limits(RLIMIT_NOFILE).map_or(AT_MOST, |[soft, _]| soft.min(AT_MOST))
 }
 
 /// The program's standard error. Never closed by us; a failed write is nobody's concern.

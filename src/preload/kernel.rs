@@ -1,25 +1,37 @@
 //! Pointers that the kernel keeps for the program: the data of epoll, the values of timers, what is on its way through pipes and
 //! sockets (copied and peeked at: nothing is taken out).
 
-use crate::snapshot;
+use crate::emit::Unseen;
+use crate::{helper, snapshot};
+use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::arena::{self, List};
 use leakscan_engine::sys::{self, Errno};
 
-/// All that /proc tells. Called in the child while the program's descriptors are still open in it.
-pub fn pointers(parent: u32) -> List<usize> {
-    let mut words = List::new();
-    let Some(buffer) = arena::zeroed::<u8>(256 << 10) else { return words };
-    descriptors(buffer, &mut words);
-    // Timers are not inherited: those of the program itself.
+/// Adds all that /proc tells. Called in the child while the program's descriptors are still open in it. Gives whether all of these could
+/// be looked at.
+pub fn pointers(parent: u32, words: &mut List<usize>, unseen: &mut Unseen) -> bool {
+    let missed = arena::zeroed(256 << 10).map_or(1, |buffer| {
+        let missed = descriptors(buffer, words);
+        timers(parent, buffer, words);
+        missed + helper::UNLOOKED.load(Relaxed)
+    });
+    unseen.add_count(
+        "descriptor",
+        missed,
+        b"descriptors could not be looked at, as there were too few left to do so: nothing is confirmed without what they hold",
+    );
+    missed == 0
+}
+
+/// They are not inherited: those of the program itself.
+fn timers(parent: u32, buffer: &mut [u8], words: &mut List<usize>) {
     let mut path = [0; 40];
-    if let Ok(text) = sys::read_file(sys::proc_path(&mut path, parent, b"timers"), buffer) {
-        // `signal: 10/000055d0c0ffee00`
-        for line in text.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"signal: ")) {
-            let value = line.iter().position(|&byte| byte == b'/').and_then(|at| hex(&line[at + 1..]));
-            let _ = value.is_none_or(|value| words.push(value));
-        }
+    let Ok(text) = sys::read_file(sys::proc_path(&mut path, parent, b"timers"), buffer) else { return };
+    // `signal: 10/000055d0c0ffee00`
+    for line in text.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"signal: ")) {
+        let value = line.iter().position(|&byte| byte == b'/').and_then(|at| hex(&line[at + 1..]));
+        let _ = value.is_none_or(|value| words.push(value));
     }
-    words
 }
 
 /// The userfaultfds that this process has a descriptor of.
@@ -52,8 +64,9 @@ pub fn userfaultfds() -> Result<Userfaultfds, Errno> {
 }
 
 /// What descriptors hold: the data of epoll, bytes in pipes and in sockets of this machine's. Each is let go as soon as it was looked
-/// at, those that hold nothing before all others: what the program closes meanwhile is not closed while we have it.
-fn descriptors(buffer: &mut [u8], words: &mut List<usize>) {
+/// at, those that hold nothing before all others: what the program closes meanwhile is not closed while we have it. Gives how many could
+/// not be looked at (1: nobody knows).
+fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> usize {
     let (listing, buffer) = buffer.split_at_mut(32 << 10);
     let close = |descriptor: usize| {
         // (Where the copy shares the program's memory, the program waits for it.)
@@ -67,8 +80,9 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) {
             close(descriptor as usize);
         }
     });
-    let Some(copy) = sys::pipe() else { return };
-    let _ = sys::numbers_in(c"/proc/self/fd", listing, |descriptor| {
+    let Some(copy) = sys::pipe() else { return 1 };
+    let mut missed = 0;
+    let listed = sys::numbers_in(c"/proc/self/fd", listing, |descriptor| {
         let (mut path, mut link, mut digits) = ([0u8; 48], [0u8; 64], [0; 20]);
         let number = sys::decimal(u64::from(descriptor), &mut digits);
         let target = crate::report_file::read_link(named(&mut path, b"/proc/self/fd/", number), &mut link);
@@ -77,8 +91,9 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) {
             return;
         }
         if target == b"anon_inode:[eventpoll]" {
-            if let Ok(text) = sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), buffer) {
-                epoll(text, words);
+            match sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), buffer) {
+                Ok(text) => epoll(text, words),
+                Err(_) => missed += 1,
             }
         } else if target.starts_with(b"pipe:[") || target.starts_with(b"/") {
             // One with a path may be a pipe with a name; of another file nothing comes.
@@ -91,6 +106,7 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) {
             close(descriptor);
         }
     });
+    missed + usize::from(listed.is_err())
 }
 
 fn epoll(text: &[u8], words: &mut List<usize>) {

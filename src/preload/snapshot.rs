@@ -106,6 +106,7 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     if in_place && glance(job) {
         return None;
     }
+    helper::UNLOOKED.store(0, Relaxed);
     let has_stacks = helper::map_stacks();
     // SAFETY: the caller holds BUSY, and no child is at work.
     let Some(shared) = unsafe { ledger::share() }.filter(|_| has_stacks) else {
