@@ -123,10 +123,38 @@ fn refused_for_faults(outcome: &Outcome, said: &str) {
 /// Where a clone would wait for a thread that stands still for it, no scan is made, and the program is told; the others go on.
 #[test]
 fn program_that_takes_note_of_its_forks() {
-    for stop in ["auto", "signal"] {
-        let options = format!("scan_at_exit=0:stop={stop}");
-        if let Some(outcome) = faults(["forks", "call", "mapping", "lose"], &options) {
-            refused_for_faults(&outcome, "not scanned\ntold of a fork\ndone\n");
+    for (what, way) in ["forks", "full"].into_iter().flat_map(|what| WAYS.map(|way| (what, way))) {
+        for stop in ["auto", "signal"] {
+            let options = format!("scan_at_exit=0:stop={stop}");
+            if let Some(outcome) = faults([what, way, "mapping", "lose"], &options) {
+                refused_for_faults(&outcome, "not scanned\ntold of a fork\ndone\n");
+            }
+        }
+    }
+}
+
+/// The same where the one thread that there is would wait for itself, in the midst of the program and at its end.
+#[test]
+fn program_that_takes_note_of_its_forks_no_more() {
+    for way in WAYS {
+        for what in ["alone", "many"] {
+            if let Some(outcome) = faults([what, way, "mapping", "lose"], "") {
+                refused_for_faults(&outcome, "not scanned\ndone\n");
+            }
+        }
+        if let Some(outcome) = faults(["at_end", way, "mapping", "lose"], "") {
+            refused_for_faults(&outcome, "done\n");
+        }
+    }
+}
+
+/// When there is nothing to take note of any more, scans are made.
+#[test]
+fn program_that_lets_go_of_its_userfaultfd() {
+    for (fate, lost) in [("keep", 0), ("lose", 1)] {
+        if let Some(outcome) = faults(["closed", "call", "mapping", fate], "") {
+            assert_eq!(outcome.stdout, "not scanned\ndone\n", "{outcome:?}");
+            outcome.expect_leaks(lost, lost * 1337);
         }
     }
 }

@@ -211,6 +211,14 @@ impl Pipe {
     }
 }
 
+/// What the kernel says of a file, by its path.
+pub fn stat(path: &core::ffi::CStr) -> Result<Stat, Errno> {
+    let mut words = [0u64; 18];
+    // SAFETY: the kernel writes a `struct stat` of 144 bytes at most; the path ends in a zero byte.
+    unsafe { call(nr::NEWFSTATAT, [AT_FDCWD, path.as_ptr() as usize, words.as_mut_ptr() as usize, 0, 0, 0]) }?;
+    Ok(Stat::new(&words))
+}
+
 /// Closes a descriptor that is no [`Fd`].
 ///
 /// # Safety

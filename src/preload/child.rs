@@ -6,7 +6,7 @@
 
 use crate::emit::{self, Findings};
 use crate::forget::Audit;
-use crate::helper::spare_descriptors;
+use crate::helper::spare_if_full;
 use crate::keys::Keys;
 use crate::shims::{open_protection_keys, pointer_guard, unmangled};
 use crate::snapshot::{self, Job};
@@ -261,9 +261,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let memory = Stopped(Step::Memory, Errno::ENOMEM);
     let settings = settings::get().ok_or(memory)?;
     let options = &settings.options;
-    if sys::open(c"/proc/self", sys::O_RDONLY, 0).is_err_and(|error| error == Errno::EMFILE) {
-        spare_descriptors();
-    }
+    spare_if_full();
     if !job.is_whole {
         ask_to_be_killed_first();
     }

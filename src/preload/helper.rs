@@ -20,7 +20,7 @@ pub const STACK: usize = 256 << 10;
 /// Lowest address of the snapshot child's stack, which the helper's follows; 0: not mapped yet.
 static STACKS: AtomicUsize = AtomicUsize::new(0);
 
-/// A clone hung, or would have: a thread of the program's own, which stood still, was to take note of it.
+/// A clone hung: a thread of the program's own, which stood still, was to take note of it.
 pub static HANGS: AtomicBool = AtomicBool::new(false);
 /// The program has, or had, a userfaultfd: memory that it is to fill when it is touched is not touched while it stands still.
 pub static SERVES_FAULTS: AtomicBool = AtomicBool::new(false);
@@ -48,9 +48,9 @@ pub fn top_of_childs_stack() -> usize {
 /// What a helper is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It clones the program while that runs: descriptors are the program's. It is to call [`wait_to_go_on`].
+    /// It stops the program's threads, and clones: descriptors are the program's, which runs. It is to call [`wait_to_go_on`].
     Tracer,
-    /// Something else; its descriptors are its own, so that none is left open if it is ended.
+    /// The threads stand still: its descriptors are its own, so that none is left open if it is ended.
     Task,
 }
 
@@ -112,9 +112,11 @@ fn kill(helper: usize) {
 pub fn wait(helper: usize) -> bool {
     const LOOK_NS: u64 = 20_000_000;
     const OFTEN_NS: u64 = 200_000_000;
+    /// For one that sleeps, nobody can tell where.
+    const UNTOLD_NS: u64 = 10_000_000_000;
     let deadline = settings::get().map_or(0, |settings| settings.options.deadline) * 1_000_000_000;
     let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
-    let (mut patience, mut in_time) = (1_000_000_000, true);
+    let (mut patience, mut known, mut in_time) = (1_000_000_000, 0, true);
     while GO.load(Acquire) != AT_ITS_END {
         sys::futex_wait(&GO, GOES_ON, Some(LOOK_NS));
         if !matches!(reap(helper, WNOHANG), Ok(0) | Err(Errno::EINTR)) {
@@ -123,7 +125,9 @@ pub fn wait(helper: usize) -> bool {
         let waited = sys::clock_ns(sys::CLOCK_MONOTONIC) - started;
         if waited > patience {
             patience += OFTEN_NS;
-            let hangs = waits_for_userfaultfd(helper);
+            let waits = waits_for_userfaultfd(helper);
+            known = if waits.is_some() { waited } else { known };
+            let hangs = waits.unwrap_or(waited - known > UNTOLD_NS);
             HANGS.fetch_or(hangs, Relaxed);
             if hangs || waited > deadline {
                 in_time = false;
@@ -135,11 +139,25 @@ pub fn wait(helper: usize) -> bool {
     in_time
 }
 
-/// Whether a process waits for somebody to take note of its clone (UFFD_FEATURE_EVENT_FORK).
-fn waits_for_userfaultfd(process: usize) -> bool {
-    let (mut path, mut text) = ([0; 40], [0; 64]);
-    let place = sys::read_file(sys::proc_path(&mut path, process as u32, b"wchan"), &mut text);
-    place.is_ok_and(|place| place.starts_with(b"userfaultfd"))
+/// Whether a process waits for somebody to take note of its clone (UFFD_FEATURE_EVENT_FORK). `None`: it waits, but the kernel does not
+/// say what for, or there is no descriptor to ask by.
+fn waits_for_userfaultfd(process: usize) -> Option<bool> {
+    let (mut path, mut text) = ([0; 40], [0; 512]);
+    let mut read = |name: &[u8]| -> Option<[u8; 64]> {
+        let found = sys::read_file(sys::proc_path(&mut path, process as u32, name), &mut text).ok()?;
+        // `number (name) state ...`: the name may hold anything but ends at the last parenthesis.
+        let found = found.iter().rposition(|&byte| byte == b')').map_or(found, |at| &found[at..]);
+        let mut start = [0; 64];
+        let len = found.len().min(start.len());
+        start[..len].copy_from_slice(&found[..len]);
+        Some(start)
+    };
+    let place = read(b"wchan")?;
+    // (What it may not tell it calls 0, as it does of who runs.)
+    if !matches!(place[0], 0 | b'0') {
+        return Some(place.starts_with(b"userfaultfd"));
+    }
+    read(b"stat")?.starts_with(b") R").then_some(false)
 }
 
 /// In the snapshot child: lets a helper of its own do something, for no longer than `until`.
@@ -155,6 +173,15 @@ pub unsafe fn with_deadline(task: extern "C" fn(usize) -> !, argument: usize, un
             kill(helper);
         }
     }
+}
+
+/// Sees to it that this process, which is a helper or a snapshot child, can open some files. Gives whether it could not before.
+pub fn spare_if_full() -> bool {
+    let is_full = sys::open(c"/proc/self", sys::O_RDONLY, 0).is_err_and(|error| error == Errno::EMFILE);
+    if is_full {
+        spare_descriptors();
+    }
+    is_full
 }
 
 /// Descriptors that were closed in the copy, to have room for others, though they may have held something.

@@ -42,6 +42,12 @@ pub struct Userfaultfds {
     pub reports_forks: bool,
 }
 
+/// Whether this process has more than a few descriptors, each of which takes a microsecond to look at. (Linux says so since 6.2.)
+pub fn has_many_descriptors() -> bool {
+    const FEW: u64 = 64;
+    sys::stat(c"/proc/self/fd").is_ok_and(|stat| stat.size > FEW)
+}
+
 /// # Errors
 /// Why nobody can tell.
 pub fn userfaultfds() -> Result<Userfaultfds, Errno> {

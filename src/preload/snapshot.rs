@@ -10,13 +10,14 @@
 use crate::child::Stopped;
 use crate::emit::{self, Findings};
 use crate::helper::{self, CLONE_VM, Kind, STACK, WCLONE};
+use crate::kernel::{self, Userfaultfds};
 use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, clone_onto, thread_pointer};
 use crate::state::{TRACKER, WANTED};
 use crate::stop::{self, Crew, State};
 use crate::taken_in::{self, TakenIn};
-use crate::{child, fast, glance, kernel, regions, tls};
+use crate::{child, fast, glance, regions, tls};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena;
@@ -47,7 +48,6 @@ pub struct Job {
     /// Pages that the program had mapped.
     pub pages: usize,
     taken_in: Option<TakenIn>,
-    took_in: bool,
     /// There is memory that must not be in a copy, which has it read before the program goes on.
     pub keeps_out: bool,
     /// Our frames lie from here up to the caller's stack pointer.
@@ -124,21 +124,19 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
         job.way = Way::Alone;
         if !(in_place && read_in_place(job)) {
             prepare_copy(job);
-            clone_child(job, 0);
+            clone_alone(job, in_place);
             job.pause_ended();
         }
     } else {
         prepare_copy(job);
-        if way == "signal" || !by_ptrace(job) {
-            if way == "ptrace" || helper::HANGS.load(Relaxed) {
-                fail(Errno(job.refused));
-                return None;
-            }
+        let is_stopped = way != "signal" && by_ptrace(job);
+        // (Where that has taken all its time another way would take as much again.)
+        if !is_stopped && way != "ptrace" && ![Errno::EDEADLK, Errno::ETIMEDOUT].contains(&Errno(job.refused)) {
             by_signal(job);
         }
     }
-    if job.child < 0 {
-        fail(Errno(-job.child as i32));
+    if job.child <= 0 {
+        fail(Errno(if job.refused != 0 { job.refused } else { -job.child as i32 }));
         return None;
     }
     NAMED.store(waiting && name_tracer(job.child as usize), Relaxed);
@@ -163,7 +161,6 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
             is_whole: true,
             pages: 0,
             taken_in,
-            took_in: false,
             keeps_out: false,
             low: 0,
             child: 0,
@@ -222,9 +219,6 @@ fn prepare_copy(job: &mut Job) {
 /// The clone itself. The child begins on a stack of ours: the caller's may be a coroutine's, small, and full of roots.
 fn clone_child(job: &mut Job, flags: usize) {
     let top = helper::top_of_childs_stack();
-    if job.way != Way::Ptrace {
-        job.low = &raw const top as usize;
-    }
     let is_copy = flags & CLONE_VM == 0;
     let takes_in = is_copy && take_in(job);
     if is_copy && job.keeps_out && !job.taken_in.as_ref().is_some_and(|all| all.is_safe) {
@@ -234,7 +228,7 @@ fn clone_child(job: &mut Job, flags: usize) {
     }
     job.pages = if is_copy { taken_in::mapped_pages() } else { 0 };
     job.is_whole = takes_in || !is_copy || !regions::KEPT_FROM_FORKS.load(Relaxed);
-    // SAFETY: the child has its stack for itself, and a copy of everything, or this thread stands still until it has ended.
+    // SAFETY: the child has its stack for itself, and a copy of everything, or the caller stands still until it has ended.
     let clone = |job: &mut Job| unsafe { clone_onto(flags, top, snapshot, &raw mut *job as usize) };
     job.child = clone(job);
     if is_copy {
@@ -252,27 +246,22 @@ fn clone_child(job: &mut Job, flags: usize) {
     TRACKER.epoch.fetch_add(1, Relaxed);
 }
 
-/// Lets the clone have what the program keeps from its forks. Gives whether it will. By a helper, which a filter may end for it.
-fn take_in(job: &mut Job) -> bool {
-    job.took_in = false;
-    if !job.all_stand_still() || job.taken_in.is_none() {
-        return false;
-    }
-    if job.way == Way::Ptrace {
-        take_in_now(job);
+/// The clone of a program with one thread: by this thread itself, where it is known that nothing holds that up (`never_waits`), and there
+/// is nothing to take in, for which a filter may end who does it. A helper takes its time to run where others want to run, too.
+fn clone_alone(job: &mut Job, never_waits: bool) {
+    if job.taken_in.is_none() && (never_waits || !kernel::has_many_descriptors() && no_fault_is_served()) {
+        let frame = 0u8;
+        job.low = &raw const frame as usize;
+        clone_child(job, 0);
     } else {
-        by_helper(take_in_task, job);
-        if job.taken_in.as_mut().is_some_and(TakenIn::was_broken_off) {
-            job.took_in = false;
-            leave_out(job);
-        }
+        by_helper(job, clone_at_rest, Kind::Task);
     }
-    job.took_in
 }
 
-fn take_in_now(job: &mut Job) {
-    // SAFETY: threads of this process stand still until the clone is made, and this is a helper.
-    job.took_in = job.taken_in.as_mut().is_some_and(|all| unsafe { all.take() });
+/// Lets the clone have what the program keeps from its forks. Gives whether it will. (A filter may end the helper for it.)
+fn take_in(job: &mut Job) -> bool {
+    // SAFETY: threads of this process stand still until the clone is made, and this is a helper (see `clone_alone`).
+    job.all_stand_still() && job.taken_in.as_mut().is_some_and(|all| unsafe { all.take() })
 }
 
 /// Keeps it from the program's forks again. (Not by a helper, which there might be no room for: one has tried that nobody is ended for it.)
@@ -280,19 +269,6 @@ fn leave_out(job: &mut Job) {
     if let Some(all) = &mut job.taken_in {
         all.undo();
     }
-}
-
-fn by_helper(task: extern "C" fn(usize) -> !, job: &mut Job) {
-    // SAFETY: the tasks use no thread-local state and end themselves.
-    if let Ok(helper) = unsafe { helper::start(task, &raw mut *job as usize, Kind::Task) } {
-        helper::wait(helper);
-    }
-}
-
-extern "C" fn take_in_task(job: usize) -> ! {
-    // SAFETY: `by_helper` passes the address of its job, and waits for this process to end.
-    take_in_now(unsafe { &mut *(job as *mut Job) });
-    helper::ends()
 }
 
 /// The child changes nothing of the program's: see [`copy_is_needed`] for what would have to be.
@@ -415,24 +391,19 @@ fn wait_for_copies() {
 const CLONE_VFORK: usize = 0x4000;
 const CLONE_PARENT: usize = 0x8000;
 
-/// Lets a helper stop the threads and clone. `false` if ptrace is refused.
-fn by_ptrace(job: &mut Job) -> bool {
-    // A way that was refused stays refused: what refuses it (a filter, a container) does not change, but a debugger may go.
-    if REFUSED.load(Relaxed) > 3 {
-        return false;
-    }
-    job.way = Way::Ptrace;
+/// Lets a helper make the clone, which may hang, as this thread could not be ended if it did. `false` if there is none: `refused` says why.
+fn by_helper(job: &mut Job, task: extern "C" fn(usize) -> !, kind: Kind) -> bool {
     let frame = 0u8;
-    job.low = &raw const frame as usize;
-    // SAFETY: `stop_and_clone` uses no thread-local state and ends itself.
-    let helper = match unsafe { helper::start(stop_and_clone, &raw mut *job as usize, Kind::Tracer) } {
+    (job.low, job.refused) = (&raw const frame as usize, 0);
+    // SAFETY: the tasks use no thread-local state and end themselves; the job stays where it is until then.
+    let helper = match unsafe { helper::start(task, &raw mut *job as usize, kind) } {
         Ok(helper) => helper,
         Err(error) => {
             job.refused = error.0;
             return false;
         }
     };
-    let named = name_tracer(helper);
+    let named = kind == Kind::Tracer && name_tracer(helper);
     helper::let_go_on();
     let is_in_time = helper::wait(helper);
     if named {
@@ -442,8 +413,7 @@ fn by_ptrace(job: &mut Job) -> bool {
     leave_out(job);
     if broken_off && job.child == 0 && job.refused == 0 && is_in_time {
         // Without it.
-        job.crew.clear();
-        return by_ptrace(job);
+        return by_helper(job, task, kind);
     }
     if !is_in_time {
         job.refused = if helper::HANGS.load(Relaxed) { Errno::EDEADLK.0 } else { Errno::ETIMEDOUT.0 };
@@ -452,14 +422,25 @@ fn by_ptrace(job: &mut Job) -> bool {
     if job.refused == 0 && job.child == 0 {
         job.refused = Errno::EPERM.0;
     }
-    if job.refused != 0 {
-        if job.refused == Errno::EPERM.0 || job.refused == Errno::EACCES.0 {
-            REFUSED.fetch_add(1, Relaxed);
-        }
-        job.crew.clear();
+    job.refused == 0
+}
+
+/// Lets a helper stop the threads and clone. `false` if ptrace is refused.
+fn by_ptrace(job: &mut Job) -> bool {
+    // A way that was refused stays refused: what refuses it (a filter, a container) does not change, but a debugger may go.
+    if REFUSED.load(Relaxed) > 3 {
+        job.refused = Errno::EPERM.0;
         return false;
     }
-    true
+    job.way = Way::Ptrace;
+    let made = by_helper(job, stop_and_clone, Kind::Tracer);
+    if job.refused == Errno::EPERM.0 || job.refused == Errno::EACCES.0 {
+        REFUSED.fetch_add(1, Relaxed);
+    }
+    if !made {
+        job.crew.clear();
+    }
+    made
 }
 
 /// A child has been named.
@@ -472,19 +453,23 @@ fn name_tracer(process: usize) -> bool {
     unsafe { sys::call(nr::PRCTL, [PR_SET_PTRACER, process, 0, 0, 0, 0]) }.is_ok()
 }
 
-/// This thread makes the clone itself, so that nobody could end it.
-extern "C" fn look_for_watchers(_: usize) -> ! {
-    helper::HANGS.fetch_or(kernel::userfaultfds().is_ok_and(|found| found.reports_forks), Relaxed);
+/// The helper process where the threads stand still.
+extern "C" fn clone_at_rest(job: usize) -> ! {
+    // SAFETY: `by_helper` passes the address of its job and waits for this process to end.
+    let job = unsafe { &mut *(job as *mut Job) };
+    clone_if_it_ends(job, helper::spare_if_full());
     helper::ends()
 }
 
-/// The helper process.
+/// The one that is to stop them.
 extern "C" fn stop_and_clone(job: usize) -> ! {
-    // SAFETY: `by_ptrace` passes the address of its job and waits for this process to end.
+    // SAFETY: as above.
     let job = unsafe { &mut *(job as *mut Job) };
     helper::wait_to_go_on();
+    job.crew.clear();
     let mut stopped = stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid);
-    if stopped == Err(Errno::EMFILE) {
+    let is_full = stopped == Err(Errno::EMFILE);
+    if is_full {
         helper::spare_descriptors();
         job.crew.clear();
         stopped = stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid);
@@ -492,14 +477,29 @@ extern "C" fn stop_and_clone(job: usize) -> ! {
     match stopped {
         Ok(()) => {
             job.stopped();
-            // The snapshot becomes the program's child, not ours: we end at once.
-            clone_child(job, CLONE_PARENT);
+            clone_if_it_ends(job, is_full);
             stop::ptrace::resume(&job.crew);
             job.pause_ended();
         }
         Err(error) => job.refused = error.0,
     }
     helper::ends()
+}
+
+/// The clone, but where it is known that it would wait for a thread that stands still. Whoever waits for this helper sees that it hangs
+/// there, but not without a descriptor to look by (`is_full`).
+fn clone_if_it_ends(job: &mut Job, is_full: bool) {
+    let found = if is_full || helper::SERVES_FAULTS.load(Relaxed) {
+        kernel::userfaultfds()
+    } else {
+        Ok(Userfaultfds::default())
+    };
+    match found {
+        Ok(found) if found.reports_forks => job.refused = Errno::EDEADLK.0,
+        // The snapshot becomes the program's child, not ours: we end at once.
+        Ok(_) => clone_child(job, CLONE_PARENT),
+        Err(error) => job.refused = error.0,
+    }
 }
 
 /// Whether ptrace may be tried.
@@ -509,18 +509,13 @@ pub fn may_trace(stop: &str) -> bool {
 
 fn by_signal(job: &mut Job) {
     job.way = Way::Signal;
-    by_helper(look_for_watchers, job);
-    if helper::HANGS.load(Relaxed) {
-        job.child = -(Errno::EDEADLK.0 as isize);
-        return;
-    }
     let caller = job.caller.tid;
     // SAFETY: the job stays where it is; `resume` follows.
     if !unsafe { stop::signal::stop(&raw mut job.crew, job.pid, caller) } {
         job.way = Way::None;
     }
     job.stopped();
-    clone_child(job, 0);
+    by_helper(job, clone_at_rest, Kind::Task);
     stop::signal::resume();
     job.pause_ended();
 }

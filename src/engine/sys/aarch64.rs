@@ -16,12 +16,20 @@ pub struct Stat {
     pub links: u64,
     pub mode: u32,
     pub uid: u32,
+    pub size: u64,
 }
 
 impl Stat {
     /// From the structure itself, which is shorter than this.
     pub fn new(words: &[u64; 18]) -> Self {
-        Self { device: words[0], inode: words[1], links: words[2] >> 32, mode: words[2] as u32, uid: words[3] as u32 }
+        Self {
+            device: words[0],
+            inode: words[1],
+            links: words[2] >> 32,
+            mode: words[2] as u32,
+            uid: words[3] as u32,
+            size: words[6],
+        }
     }
 }
 

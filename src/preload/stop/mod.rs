@@ -208,17 +208,9 @@ impl Crew {
 
 /// Threads of this process.
 pub fn count() -> usize {
-    let mut stat = [0u64; 18];
-    // SAFETY: the kernel writes a `struct stat` of 144 bytes at most to `stat`; the path ends in zero.
-    let asked = unsafe {
-        let path: &CStr = c"/proc/self/task";
-        sys::call(sys::nr::NEWFSTATAT, [AT_FDCWD, path.as_ptr() as usize, stat.as_mut_ptr() as usize, 0, 0, 0])
-    };
     // Links, less `.` and `..`. Without /proc nothing is known: say 0.
-    asked.map_or(0, |_| (sys::Stat::new(&stat).links as usize).saturating_sub(2))
+    sys::stat(c"/proc/self/task").map_or(0, |stat| (stat.links as usize).saturating_sub(2))
 }
-
-const AT_FDCWD: usize = -100isize as usize;
 
 /// A thread that does not answer: where the kernel says that it is.
 fn look_at(pid: u32, thread: &mut Captured, blocked_is_enough: bool) -> bool {
