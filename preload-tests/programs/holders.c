@@ -193,6 +193,19 @@ static void in_epoll_among_epolls(void) {
         if (other != ready[0]) close(other);
     use_up_descriptors(64, 64, another_epoll);
 }
+// The last of many, in the order in which the kernel tells of them: a file's by their numbers.
+static NOINLINE void put_last_in_epoll(void) {
+    enum { MANY = 4000 };
+    struct rlimit limit = {MANY + 100, MANY + 100};
+    check(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    int epoll = epoll_create1(0);
+    struct epoll_event event = {.events = EPOLLIN};
+    for (int i = 1; i < MANY; i++) check(epoll_ctl(epoll, EPOLL_CTL_ADD, dup(ready[0]), &event) == 0);
+    event.data.ptr = lost ? 0 : HIDDEN;
+    check(epoll_ctl(epoll, EPOLL_CTL_ADD, dup(ready[0]), &event) == 0);
+    event.data.ptr = 0;
+}
+static void in_epoll_behind_many(void) { below(put_last_in_epoll); }
 
 static const struct {
     const char *name;
@@ -209,6 +222,7 @@ static const struct {
     {"given_block", on_given_block},
     {"raw_stack", on_stack_of_raw_thread},
     {"raw_register", in_register_of_raw_thread},
+    {"epoll_behind_many", in_epoll_behind_many},
     {"epoll_among_outputs", in_epoll_among_outputs},
     {"epoll_among_devices", in_epoll_among_devices},
     {"epoll_under_low_limit", in_epoll_under_low_limit},

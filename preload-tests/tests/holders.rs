@@ -62,6 +62,12 @@ fn thread_that_libc_does_not_know() {
     held("use_registers=0:use_mappings=0", &["raw_register"]);
 }
 
+/// A server's with thousands of connections.
+#[test]
+fn data_of_epoll_behind_thousands() {
+    held("use_kernel=0", &["epoll_behind_many"]);
+}
+
 /// Those are closed in the copy that hold nothing, where no descriptor is left to look at the others by.
 #[test]
 fn data_of_epoll_where_every_descriptor_is_in_use() {

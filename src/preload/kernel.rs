@@ -26,12 +26,13 @@ pub fn pointers(parent: u32, words: &mut List<usize>, unseen: &mut Unseen) -> bo
 /// They are not inherited: those of the program itself.
 fn timers(parent: u32, buffer: &mut [u8], words: &mut List<usize>) {
     let mut path = [0; 40];
-    let Ok(text) = sys::read_file(sys::proc_path(&mut path, parent, b"timers"), buffer) else { return };
-    // `signal: 10/000055d0c0ffee00`
-    for line in text.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"signal: ")) {
+    // (Not all kernels tell.)
+    let _ = each_line(sys::proc_path(&mut path, parent, b"timers"), buffer, |line| {
+        // `signal: 10/000055d0c0ffee00`
+        let Some(line) = line.strip_prefix(b"signal: ") else { return };
         let value = line.iter().position(|&byte| byte == b'/').and_then(|at| hex(&line[at + 1..]));
         let _ = value.is_none_or(|value| words.push(value));
-    }
+    });
 }
 
 /// The userfaultfds that this process has a descriptor of.
@@ -97,10 +98,8 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> usize {
             return;
         }
         if target == b"anon_inode:[eventpoll]" {
-            match sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), buffer) {
-                Ok(text) => epoll(text, words),
-                Err(_) => missed += 1,
-            }
+            let info = named(&mut path, b"/proc/self/fdinfo/", number);
+            missed += usize::from(each_line(info, buffer, |line| epoll(line, words)).is_err());
         } else if target.starts_with(b"pipe:[") || target.starts_with(b"/") {
             // One with a path may be a pipe with a name; of another file nothing comes.
             each_word(copy.fill_from(descriptor, buffer), words);
@@ -115,11 +114,26 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> usize {
     missed + usize::from(listed.is_err())
 }
 
-fn epoll(text: &[u8], words: &mut List<usize>) {
+fn epoll(line: &[u8], words: &mut List<usize>) {
     // `tfd:        5 events:       19 data:     55d0c0ffee00  pos:0 ...`
-    for line in text.split(|&byte| byte == b'\n') {
-        let Some(at) = line.windows(5).position(|window| window == b"data:") else { continue };
-        let _ = hex(line[at + 5..].trim_ascii_start()).is_none_or(|value| words.push(value));
+    let Some(at) = line.windows(5).position(|window| window == b"data:") else { return };
+    let _ = hex(line[at + 5..].trim_ascii_start()).is_none_or(|value| words.push(value));
+}
+
+/// Gives each line of a file, as much as `buffer` holds at a time, which is more than one.
+fn each_line(path: &core::ffi::CStr, buffer: &mut [u8], mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
+    let file = sys::open(path, sys::O_RDONLY, 0)?;
+    let mut filled = 0;
+    loop {
+        let read = file.read(&mut buffer[filled..])?;
+        if read == 0 {
+            return Ok(());
+        }
+        filled += read;
+        let whole = buffer[..filled].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        buffer[..whole].split(|&byte| byte == b'\n').for_each(&mut each);
+        buffer.copy_within(whole..filled, 0);
+        filled -= whole;
     }
 }
 
