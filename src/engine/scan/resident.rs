@@ -25,8 +25,49 @@ pub struct Pages {
 /// What is asked of pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
-    There(Resident),
+    /// Those of private memory that exist.
+    Private,
+    /// Those in the page cache.
+    Shared,
+    /// Those with what this process wrote to them, in memory or swapped out.
+    Written,
+    /// Those in memory that nobody else sees.
     Own,
+}
+
+/// Categories of a page, as PAGEMAP_SCAN has them.
+const FILE: usize = 1 << 2;
+const PRESENT: usize = 1 << 3;
+const SWAPPED: usize = 1 << 4;
+const ZERO: usize = 1 << 5;
+
+/// The same of a word of the page map, which does not tell the page of zeroes from others.
+fn categories(entry: u64) -> usize {
+    let category = |bit: u32, category: usize| (entry >> bit & 1) as usize * category;
+    category(63, PRESENT) | category(62, SWAPPED) | category(61, FILE)
+}
+
+/// Pages by their categories: when those of `not` are turned round, all of `all` and, unless there is none, one of `any`.
+struct Meant {
+    not: usize,
+    all: usize,
+    any: usize,
+}
+
+impl Meant {
+    /// Also a page on its way to another place in memory counts as swapped out.
+    const fn by(asked: Asked) -> Self {
+        match asked {
+            Asked::Private | Asked::Shared => Self { not: ZERO, all: ZERO, any: PRESENT | SWAPPED },
+            Asked::Written => Self { not: FILE | ZERO, all: FILE | ZERO, any: PRESENT | SWAPPED },
+            Asked::Own => Self { not: FILE | ZERO, all: FILE | ZERO | PRESENT, any: 0 },
+        }
+    }
+
+    const fn are(&self, categories: usize) -> bool {
+        let turned = categories ^ self.not;
+        turned & self.all == self.all && (self.any == 0 || turned & self.any != 0)
+    }
 }
 
 impl Pages {
@@ -43,19 +84,19 @@ impl Pages {
 
     /// The parts of a range whose pages exist, in order.
     pub fn each(&mut self, range: AddrRange, resident: Resident, mut each: impl FnMut(AddrRange)) {
-        if resident == Resident::Own {
-            return self.each_own(range, each);
-        }
-        if range.len() <= SMALL {
-            return each(range);
-        }
-        self.walk(range, Asked::There(resident), each);
+        let asked = match resident {
+            Resident::Own => Asked::Written,
+            _ if range.len() <= SMALL => return each(range),
+            Resident::Private => Asked::Private,
+            Resident::Shared => Asked::Shared,
+        };
+        self.walk(range, asked, each);
     }
 
     /// The same for private memory, whatever the range's size. Nothing where the kernel does not say.
     pub fn each_resident(&mut self, range: AddrRange, each: impl FnMut(AddrRange)) {
         if self.pagemap.is_some() {
-            self.walk(range, Asked::There(Resident::Private), each);
+            self.walk(range, Asked::Private, each);
         }
     }
 
@@ -67,7 +108,7 @@ impl Pages {
 
     /// Whether the page at `addr`, of private memory, exists. True where the kernel does not say.
     pub fn exists(&mut self, addr: usize) -> bool {
-        self.ask(addr & !(PAGE - 1), 1, Asked::There(Resident::Private));
+        self.ask(addr & !(PAGE - 1), 1, Asked::Private);
         self.residency[0] != 0
     }
 
@@ -98,14 +139,11 @@ impl Pages {
 
     /// Fills `residency` for a batch of pages. Where the kernel does not say, all are taken to be there, and none to be this process's own.
     fn ask(&mut self, start: usize, pages: usize, asked: Asked) {
-        const PRESENT: u64 = 1 << 63;
-        const SWAPPED: u64 = 1 << 62;
-        const SHARED: u64 = 1 << 61;
         if self.ask_for_ranges(start, pages, asked) {
             return;
         }
         self.residency[..pages].fill(u8::from(asked != Asked::Own));
-        if asked != Asked::There(Resident::Shared)
+        if asked != Asked::Shared
             && let Some(pagemap) = &self.pagemap
         {
             let bytes = pages * 8;
@@ -114,11 +152,9 @@ impl Pages {
             if pagemap.read_at(buffer, start / PAGE * 8) != Ok(bytes) {
                 return;
             }
+            let meant = Meant::by(asked);
             for (entry, there) in self.entries.iter().zip(&mut self.residency[..pages]) {
-                *there = u8::from(match asked {
-                    Asked::Own => entry & (PRESENT | SHARED) == PRESENT,
-                    Asked::There(_) => entry & (PRESENT | SWAPPED) != 0,
-                });
+                *there = u8::from(meant.are(categories(*entry)));
             }
             return;
         }
@@ -140,17 +176,11 @@ impl Pages {
     /// kernel has it not. Of pages that nobody has written, which are one in truth, it says that they are not there.
     fn ask_for_ranges(&mut self, start: usize, pages: usize, asked: Asked) -> bool {
         const PAGEMAP_SCAN: usize = 0xc060_6610;
-        const FILE: usize = 1 << 2;
-        const PRESENT: usize = 1 << 3;
-        const SWAPPED: usize = 1 << 4;
-        const ZERO: usize = 1 << 5;
         const AT_A_TIME: usize = 64;
-        let Some(pagemap) = self.pagemap.as_ref().filter(|_| self.gives_ranges) else { return false };
-        let (not, all, any) = match asked {
-            Asked::There(Resident::Shared) => return false,
-            Asked::There(Resident::Private) => (ZERO, ZERO, PRESENT | SWAPPED),
-            Asked::Own | Asked::There(Resident::Own) => (FILE | ZERO, FILE | ZERO | PRESENT, 0),
+        let Some(pagemap) = self.pagemap.as_ref().filter(|_| self.gives_ranges && asked != Asked::Shared) else {
+            return false;
         };
+        let Meant { not, all, any } = Meant::by(asked);
         self.residency[..pages].fill(0);
         let (mut from, end) = (start, start + pages * PAGE);
         let mut ranges = [[0usize; 3]; AT_A_TIME];
@@ -244,6 +274,20 @@ mod tests {
             }
             assert_eq!(found, [(PAGE + 100, 2 * PAGE - 100), (9 * PAGE, 8)]);
         }
+    }
+
+    #[test]
+    fn what_was_swapped_out_was_written_all_the_same() {
+        // (The bits of /proc/PID/pagemap.)
+        let [present, swapped, file] = [1 << 63, 1 << 62, 1 << 61];
+        let meant = |asked| {
+            let words = [0, present, swapped, present | file, swapped | file];
+            words.map(|word| Meant::by(asked).are(categories(word)))
+        };
+        assert_eq!(meant(Asked::Private), [false, true, true, true, true]);
+        assert_eq!(meant(Asked::Written), [false, true, true, false, false]);
+        // Nothing is written to what is not in memory: whose it is may be told only then.
+        assert_eq!(meant(Asked::Own), [false, true, false, false, false]);
     }
 
     #[test]
