@@ -71,16 +71,32 @@ static void in_relro(void) {
 
 // A library that dlopen loads: its path is the second argument.
 static const char *library;
-static Slot *of_library(const char *function) {
+static void *library_function(const char *name) {
     static void *handle;
     if (!handle) handle = dlopen(library, RTLD_NOW);
     check(handle != 0);
-    Slot *(*get)(void) = (Slot * (*)(void)) dlsym(handle, function);
-    check(get != 0);
-    return get();
+    void *function = dlsym(handle, name);
+    check(function != 0);
+    return function;
 }
+static Slot *of_library(const char *function) { return ((Slot * (*)(void)) library_function(function))(); }
 static void in_library_data(void) { keep_at(of_library("data")); }
 static void in_library_bss(void) { keep_at(of_library("bss")); }
+// Which makes all of its data read-only afterwards.
+static void seal_library(void) { check(((int (*)(void))library_function("seal"))() == 0); }
+static void in_sealed_library_data(void) {
+    in_library_data();
+    seal_library();
+}
+static void in_sealed_library_bss(void) {
+    in_library_bss();
+    seal_library();
+}
+static void forgotten_by_sealed_library(void) {
+    in_library_data();
+    *of_library("data") = 0;
+    seal_library();
+}
 static void in_library_tls(void) { keep_at(of_library("tls")); }
 static void *library_tls_thread(void *_) {
     (void)_;
@@ -604,6 +620,9 @@ static const struct {
     {"relro", in_relro},
     {"library_data", in_library_data},
     {"library_bss", in_library_bss},
+    {"sealed_library_data", in_sealed_library_data},
+    {"sealed_library_bss", in_sealed_library_bss},
+    {"forgotten_by_sealed_library", forgotten_by_sealed_library},
     {"library_tls", in_library_tls},
     {"library_tls_of_thread", in_library_tls_of_thread},
     {"thread_stack", on_thread_stack},

@@ -50,6 +50,13 @@ fn data_of_a_loaded_library() {
 }
 
 #[test]
+fn data_of_a_library_that_makes_all_of_it_read_only() {
+    kept_by("use_globals", "sealed_library_data");
+    kept_by("use_globals", "sealed_library_bss");
+    never_kept("forgotten_by_sealed_library");
+}
+
+#[test]
 fn stack_of_main() {
     kept_by("use_stacks", "stack");
 }

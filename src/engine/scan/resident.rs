@@ -20,6 +20,8 @@ pub struct Pages {
     gives_ranges: bool,
     entries: &'static mut [u64],
     residency: &'static mut [u8],
+    /// What `residency` tells, and of which pages.
+    told: (Asked, AddrRange),
 }
 
 /// What is asked of pages.
@@ -79,31 +81,32 @@ impl Pages {
             gives_ranges: true,
             entries: crate::arena::zeroed(BATCH)?,
             residency: crate::arena::zeroed(BATCH)?,
+            told: (Asked::Own, AddrRange::default()),
         })
     }
 
     /// The parts of a range whose pages exist, in order.
     pub fn each(&mut self, range: AddrRange, resident: Resident, mut each: impl FnMut(AddrRange)) {
-        let asked = match resident {
-            Resident::Own => Asked::Written,
+        let (asked, until) = match resident {
+            Resident::Own { until } => (Asked::Written, until),
             _ if range.len() <= SMALL => return each(range),
-            Resident::Private => Asked::Private,
-            Resident::Shared => Asked::Shared,
+            Resident::Private => (Asked::Private, range.end),
+            Resident::Shared => (Asked::Shared, range.end),
         };
-        self.walk(range, asked, each);
+        self.walk(range, until, asked, each);
     }
 
     /// The same for private memory, whatever the range's size. Nothing where the kernel does not say.
     pub fn each_resident(&mut self, range: AddrRange, each: impl FnMut(AddrRange)) {
         if self.pagemap.is_some() {
-            self.walk(range, Asked::Private, each);
+            self.walk(range, range.end, Asked::Private, each);
         }
     }
 
     /// The parts of a range whose pages are this process's own: what is written there nobody else sees. Nothing where the kernel does
     /// not say.
     pub fn each_own(&mut self, range: AddrRange, each: impl FnMut(AddrRange)) {
-        self.walk(range, Asked::Own, each);
+        self.walk(range, range.end, Asked::Own, each);
     }
 
     /// Whether the page at `addr`, of private memory, exists. True where the kernel does not say.
@@ -112,15 +115,18 @@ impl Pages {
         self.residency[0] != 0
     }
 
-    fn walk(&mut self, range: AddrRange, asked: Asked, mut each: impl FnMut(AddrRange)) {
+    fn walk(&mut self, range: AddrRange, until: usize, asked: Asked, mut each: impl FnMut(AddrRange)) {
         let mut run: Option<AddrRange> = None;
         let mut batch = range.start & !(PAGE - 1);
         while batch < range.end {
-            let pages = (range.end - batch).div_ceil(PAGE).min(BATCH);
-            self.ask(batch, pages, asked);
-            for page in 0..pages {
-                let start = batch + page * PAGE;
-                run = match (run, self.residency[page] != 0) {
+            // (Only files' pages are as they were told before: nobody writes to them meanwhile.)
+            if asked != Asked::Written || self.told.0 != asked || !self.told.1.contains(batch) {
+                self.ask(batch, (until.max(range.end) - batch).div_ceil(PAGE).min(BATCH), asked);
+            }
+            let told = self.told.1;
+            let end = told.end.min(range.end.next_multiple_of(PAGE));
+            for start in (batch..end).step_by(PAGE) {
+                run = match (run, self.residency[(start - told.start) / PAGE] != 0) {
                     (Some(run), true) => Some(AddrRange::new(run.start, start + PAGE)),
                     (None, true) => Some(AddrRange::new(start, start + PAGE)),
                     (Some(run), false) => {
@@ -130,7 +136,7 @@ impl Pages {
                     (None, false) => None,
                 };
             }
-            batch += pages * PAGE;
+            batch = end;
         }
         if let Some(run) = run {
             each(clip(run, range));
@@ -139,6 +145,7 @@ impl Pages {
 
     /// Fills `residency` for a batch of pages. Where the kernel does not say, all are taken to be there, and none to be this process's own.
     fn ask(&mut self, start: usize, pages: usize, asked: Asked) {
+        self.told = (asked, AddrRange::new(start, start + pages * PAGE));
         if self.ask_for_ranges(start, pages, asked) {
             return;
         }
@@ -288,6 +295,44 @@ mod tests {
         assert_eq!(meant(Asked::Written), [false, true, true, false, false]);
         // Nothing is written to what is not in memory: whose it is may be told only then.
         assert_eq!(meant(Asked::Own), [false, true, false, false, false]);
+    }
+
+    /// Ranges of a file that follow each other, some of whose pages this process has written, and others only read.
+    #[test]
+    fn written_pages_of_files_are_told_for_many_ranges_at_once() {
+        const PAGES: usize = 5000;
+        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        assert!(file.metadata().unwrap().len() > 8 * PAGE as u64);
+        let range = arena::map(PAGES * PAGE).unwrap();
+        let arguments = [range.start, 8 * PAGE, 3, 0x12, std::os::fd::AsRawFd::as_raw_fd(&file) as usize, 0];
+        // SAFETY: a private mapping of a file, in place of the beginning of a mapping that nobody else has.
+        unsafe { sys::call(sys::nr::MMAP, arguments) }.unwrap();
+        for page in 0..8 {
+            let at = (range.start + page * PAGE) as *mut u8;
+            // SAFETY: inside the new mapping, and the file has so many pages.
+            let byte = unsafe { at.read_volatile() };
+            if [2, 3, 6].contains(&page) {
+                // SAFETY: as above.
+                unsafe { at.write_volatile(byte) };
+            }
+        }
+        // SAFETY: inside the new mapping; behind what is told at a time.
+        unsafe { ((range.start + (PAGES - 1) * PAGE) as *mut u8).write(1) };
+        for mut pages in [by_ranges(), by_words()] {
+            let mut found = vec![];
+            let resident = Resident::Own { until: range.end };
+            for (from, to) in [(0, 3), (3, 5), (5, 8), (8, PAGES)] {
+                let part = AddrRange::new(range.start + from * PAGE, range.start + to * PAGE);
+                pages.each(part, resident, |run| found.push(((run.start - range.start) / PAGE, run.len() / PAGE)));
+                // (Another question in between.)
+                let _ = from == 5 && pages.exists(range.start);
+            }
+            assert_eq!(found, [(2, 1), (3, 1), (6, 1), (PAGES - 1, 1)]);
+        }
+        let mut unknown = Pages { pagemap: None, ..by_words() };
+        let (mut found, whole) = (vec![], AddrRange::new(range.start, range.start + 8 * PAGE));
+        unknown.each(whole, Resident::Own { until: range.end }, |run| found.push(run));
+        assert_eq!(found, [whole], "where nobody tells, all may be written");
     }
 
     #[test]

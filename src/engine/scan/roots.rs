@@ -26,8 +26,8 @@ pub enum Resident {
     Private,
     /// By the page cache: shared memory, whose pages a forked child has not in its own tables.
     Shared,
-    /// By the page tables, and only those that were written: the rest is a file's.
-    Own,
+    /// By the page tables, and only those that were written: the rest is a file's. Up to `until` there are more such ranges.
+    Own { until: usize },
 }
 
 /// A range to be read as roots.
@@ -86,26 +86,26 @@ pub fn plan(
     }
     let is_loaded = |mapping: &Mapping<'_>| mapping.inode != 0 && loaded.contains(&file(mapping));
     let mut before: Option<Before> = None;
+    // Where the mappings end that follow each other without a gap.
+    let mut until = 0;
     for (at, mapping) in mappings.iter().enumerate() {
-        let data = is_loaded(mapping) && !mapping.shared;
-        let next_writable = mappings
-            .get(at + 1)
-            .is_some_and(|next| next.write && next.range.start == mapping.range.end && file(next) == file(mapping));
+        if until <= mapping.range.start {
+            let borders = mappings[at..].windows(2).take_while(|two| two[0].range.end == two[1].range.start);
+            until = borders.last().map_or(mapping.range.end, |two| two[1].range.end);
+        }
+        let is_code = mapping.exec && !mapping.write;
+        let data = is_loaded(mapping) && !mapping.shared && mapping.read && !is_code;
         let ended = |end: usize| facts.ends.binary_search(&end).is_ok();
         let follows = before.filter(|before| before.end == mapping.range.start);
-        let relro = data
-            && !mapping.write
-            && !mapping.exec
-            && (next_writable || follows.is_some_and(|before| before.file == file(mapping)));
         let bss = mapping.is_anonymous()
+            && !is_code
             && !mapping.path.starts_with(b"[")
             && follows.is_some_and(|before| !ended(before.end));
         let libc = if data { is_libc(mapping.path) } else { bss && follows.is_some_and(|before| before.libc) };
         let border = facts.ends[facts.ends.partition_point(|end| *end <= mapping.range.start)..].first().copied();
         // Where the file's memory ends, what follows is a mapping of its own.
         let stranger = border.filter(|border| bss && *border < mapping.range.end);
-        let goes_on = ((data && mapping.write) || bss) && stranger.is_none();
-        before = goes_on.then_some(Before { end: mapping.range.end, file: file(mapping), libc });
+        before = ((data || bss) && stranger.is_none()).then_some(Before { end: mapping.range.end, libc });
         if mapping.is_kernels() {
             continue;
         }
@@ -118,8 +118,10 @@ pub fn plan(
             None
         } else if !mapping.read {
             None
-        } else if data && (mapping.write || relro) || bss && mapping.write {
-            root(Class::Globals, how(libc), Resident::Private)
+        } else if data || bss {
+            // What is read-only was not always: relocations are written there, and a library may close all of its data.
+            let resident = if mapping.write || bss { Resident::Private } else { Resident::Own { until } };
+            root(Class::Globals, how(libc), resident)
         } else if mapping.shared {
             if is_memory(mapping) { root(Class::Mappings, how(false), Resident::Shared) } else { None }
         } else if mapping.inode != 0 {
@@ -127,7 +129,7 @@ pub fn plan(
             match mapping.write {
                 true => root(Class::Mappings, how(false), Resident::Private),
                 false if is_loaded(mapping) || mapping.range.len() > READ_ONLY => None,
-                false => root(Class::Mappings, how(false), Resident::Own),
+                false => root(Class::Mappings, how(false), Resident::Own { until }),
             }
         } else if mapping.path == b"[stack]" {
             root(Class::Stack, how(false), Resident::Private)
@@ -153,11 +155,10 @@ pub fn plan(
     true
 }
 
-/// A writable data mapping that an anonymous one may continue (.bss).
+/// A data mapping that an anonymous one may continue (.bss).
 #[derive(Clone, Copy)]
 struct Before {
     end: usize,
-    file: FileId,
     libc: bool,
 }
 
@@ -296,6 +297,8 @@ mod tests {
         assert_eq!(
             roots(&[], true, &[AddrRange::new(0x30000, 0x31000)]),
             [
+                (0x10000, 0x11000, Class::Globals, plain),
+                (0x12000, 0x13000, Class::Globals, plain),
                 (0x13000, 0x14000, Class::Globals, plain),
                 (0x14000, 0x15000, Class::Globals, plain),
                 (0x15000, 0x17000, Class::Globals, plain),
