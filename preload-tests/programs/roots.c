@@ -382,8 +382,12 @@ static void in_page_wiped_on_fork(void) {
     check(madvise((void *)page, 4096, MADV_WIPEONFORK) == 0);
 }
 static Slot *of_file(int file, int flags) {
-    check(file >= 0 && ftruncate(file, 8192) == 0);
-    Slot *at = mmap(0, 8192, PROT_READ | PROT_WRITE, flags, file, 0);
+    struct stat status;
+    // (Of large pages there are only whole ones.)
+    check(file >= 0 && fstat(file, &status) == 0);
+    size_t size = status.st_blksize > 8192 ? status.st_blksize : 8192;
+    check(ftruncate(file, size) == 0);
+    Slot *at = mmap(0, size, PROT_READ | PROT_WRITE, flags, file, 0);
     check(at != MAP_FAILED);
     close(file);
     return at + 700;
@@ -391,6 +395,17 @@ static Slot *of_file(int file, int flags) {
 static int new_file(void) { return open("mapped", O_RDWR | O_CREAT | O_TRUNC, 0600); }
 static void in_private_file(void) { keep_at(of_file(new_file(), MAP_PRIVATE)); }
 static void in_shared_file(void) { keep_at(of_file(new_file(), MAP_SHARED)); }
+// The second argument says where.
+static void in_shared_file_there(void) { keep_at(of_file(open(library, O_RDWR | O_CREAT, 0600), MAP_SHARED)); }
+static void in_unlinked_shared_file_there(void) {
+    in_shared_file_there();
+    check(unlink(library) == 0);
+}
+static void forgotten_by_shared_file_there(void) {
+    Slot *at = of_file(open(library, O_RDWR | O_CREAT, 0600), MAP_SHARED);
+    keep_at(at);
+    *at = 0;
+}
 static void in_private_file_made_read_only(void) {
     Slot *at = of_file(new_file(), MAP_PRIVATE);
     keep_at(at);
@@ -662,6 +677,9 @@ static const struct {
     {"private_file", in_private_file},
     {"private_file_made_read_only", in_private_file_made_read_only},
     {"shared_file", in_shared_file},
+    {"shared_file_there", in_shared_file_there},
+    {"unlinked_shared_file_there", in_unlinked_shared_file_there},
+    {"forgotten_by_shared_file_there", forgotten_by_shared_file_there},
     {"memfd", in_memfd},
     {"shared_anonymous", in_shared_anonymous},
     {"shm", in_shm},

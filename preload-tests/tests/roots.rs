@@ -1,6 +1,8 @@
 //! Each kind of place that keeps a block: with its switch on there is no leak, with its switch off the block is one.
 
 use harness::{Outcome, program, source};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 fn run(place: &str, options: &str) -> Outcome {
     program("roots.c").arg(place).arg(source("roots_library.c")).options(options).run()
@@ -191,6 +193,34 @@ fn shared_mappings() {
     for place in ["shared_file", "memfd", "shared_anonymous", "shm"] {
         kept_by("use_mappings", place);
     }
+}
+
+/// A file at that path keeps a block as long as a pointer to it is there; also where a copy is scanned, beside another thread.
+fn kept_by_shared_file_at(path: &Path) {
+    for beside in [&[][..], &["2", "beside"]] {
+        for stop in ["ptrace", "signal"] {
+            let run = |place: &str, options: &str| {
+                let options = format!("interval=0:stop={stop}{options}");
+                program("roots.c").arg(place).arg(path).args(beside).options(&options).run()
+            };
+            run("shared_file_there", "").expect_clean();
+            run("unlinked_shared_file_there", "").expect_clean();
+            run("forgotten_by_shared_file_there", "").expect_leaks(1, 1337);
+            let lost = run("shared_file_there", ":use_mappings=0");
+            assert_eq!(lost.ok().report().total_through("make"), (1, 1337), "{lost:?}");
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// Which are the files of devices, most of them; but any file can be there.
+#[test]
+fn shared_mapping_of_a_plain_file_among_devices() {
+    let folder = PathBuf::from(format!("/dev/leakscan-test-{}", std::process::id()));
+    fs::create_dir(&folder).expect("only root can make files in /dev");
+    let result = std::panic::catch_unwind(|| kept_by_shared_file_at(&folder.join("file")));
+    fs::remove_dir_all(&folder).unwrap();
+    result.unwrap();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::stop::State;
 use crate::threads::{Fate, Stack};
 use crate::tls::{self, Mover};
 use crate::unforked::Copied;
-use crate::{alternate, bundled, contexts, deepbind, heaps, own, regions, threads};
+use crate::{alternate, bundled, contexts, deepbind, heaps, own, regions, taken_in, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -196,6 +196,7 @@ pub unsafe fn roots<S: SizeOf>(
         exclude(&mut excluded, range)?;
     }
     exclude(&mut excluded, own::data())?;
+    devices(mappings, |range| exclude(&mut excluded, range))?;
     let used = normalize(&mut excluded);
 
     if options.use_registers {
@@ -346,6 +347,24 @@ fn moved<S: SizeOf>(
     let mut there: List<AddrRange> = List::new();
     pages.each_resident(below, |run| _ = there.push(run));
     there.iter().for_each(|run| read(*run, pages));
+}
+
+/// Gives devices' memory that the program shares. For flags the kernel is asked only where there is a file that may be one.
+fn devices(mappings: &[Mapping<'_>], mut each: impl FnMut(AddrRange) -> Result<(), Stopped>) -> Result<(), Stopped> {
+    let may_be = |mapping: &&Mapping<'_>| mapping.shared && mapping.is_devices(None);
+    if mappings.iter().filter(may_be).any(|mapping| mapping.path.starts_with(b"/")) {
+        let piece = arena::zeroed(64 << 10).ok_or(MEMORY)?;
+        let mut found = Ok(());
+        let read = taken_in::each_mapping(taken_in::OWN, piece, |mapping, flags| {
+            if found.is_ok() && mapping.shared && mapping.is_devices(Some(flags)) {
+                found = each(mapping.range);
+            }
+        });
+        if read.is_ok() {
+            return found;
+        }
+    }
+    mappings.iter().filter(may_be).try_for_each(|mapping| each(mapping.range))
 }
 
 /// Where a thread's words lie.

@@ -107,11 +107,12 @@ impl TakenIn {
                 return;
             }
             // (What is sealed would not be given its advice again.)
-            is_to_be_left |= mapping.is_devices() || flags.is_sealed && (flags.left_out || flags.wiped);
-            if flags.left_out && !flags.is_devices {
+            let knows_pages = mapping.is_devices(Some(flags)) || mapping.is_ring();
+            is_to_be_left |= knows_pages || flags.is_sealed && (flags.left_out || flags.wiped);
+            if flags.left_out && !flags.is_special {
                 add(MADV_DOFORK, MADV_DONTFORK);
             }
-            if flags.wiped && !flags.is_devices {
+            if flags.wiped && !flags.is_special {
                 add(MADV_KEEPONFORK, MADV_WIPEONFORK);
             }
         };

@@ -140,11 +140,12 @@ fn missing(pid: u32) -> Result<List<AddrRange>, Stopped> {
     let smaps = sys::proc_path(&mut path, pid, b"smaps");
     let mut left_out: List<AddrRange> = List::new();
     let read = taken_in::each_mapping(smaps, piece, |mapping, flags| {
-        full |= flags.left_out && !flags.is_devices && !left_out.push(mapping.range);
+        let is_data = !flags.is_special && !mapping.is_devices(Some(flags));
+        full |= flags.left_out && is_data && !left_out.push(mapping.range);
     });
     if read.is_err() {
         let text = theirs.read_of(pid).map_err(|error| Stopped(Step::Maps, error))?;
-        let data = |mapping: &maps::Mapping<'_>| !mapping.is_kernels() && !mapping.is_devices();
+        let data = |mapping: &maps::Mapping<'_>| !mapping.is_kernels() && !mapping.is_devices(None);
         maps::parse(text).filter(data).for_each(|mapping| full |= !left_out.push(mapping.range));
     }
     for range in left_out.iter() {

@@ -26,11 +26,20 @@ impl Mapping<'_> {
     pub fn is_kernels(&self) -> bool {
         self.path.starts_with(b"[v")
     }
-    /// What a device, or the kernel by itself, shares with the program: it may know other memory of it by physical pages.
-    pub fn is_devices(&self) -> bool {
-        let plain =
-            [&b"/dev/zero"[..], b"/dev/shm/", b"/dev/hugepages/"].iter().any(|plain| self.path.starts_with(plain));
-        self.path.starts_with(b"/dev/") && !plain || self.path.starts_with(b"anon_inode:")
+    /// A ring that the program shares with the kernel (io_uring), which may know other memory of it by physical pages.
+    pub fn is_ring(&self) -> bool {
+        self.path.starts_with(b"anon_inode:[io_uring]")
+    }
+    /// A device's memory: to read it may have an effect, and the device may know other memory by physical pages.
+    ///
+    /// By where its file is, and by its flags, since among devices there may be plain files, and whole file systems of them. Without
+    /// flags (`None`) those are taken for devices', too.
+    pub fn is_devices(&self, flags: Option<Flags>) -> bool {
+        let begins_with = |names: &[&[u8]]| names.iter().any(|name| self.path.starts_with(name));
+        let is_among_devices =
+            begins_with(&[b"/dev/", b"/sys/", b"/proc/"]) && !begins_with(&[b"/dev/shm/", b"/dev/zero"]);
+        is_among_devices && flags.is_none_or(|flags| flags.is_special || flags.is_mixed)
+            || begins_with(&[b"anon_inode:"]) && !self.is_ring()
     }
 }
 
@@ -52,8 +61,10 @@ pub struct Flags {
     pub left_out: bool,
     /// A fork has zeroes there (MADV_WIPEONFORK).
     pub wiped: bool,
-    /// A device's memory, which has no pages to be copied.
-    pub is_devices: bool,
+    /// No pages of the kernel's, so that there is nothing to be copied (a device's; the kernel's own).
+    pub is_special: bool,
+    /// Pages that a driver has put there itself.
+    pub is_mixed: bool,
     /// Some kinds of advice are refused (mseal).
     pub is_sealed: bool,
     /// Its pages are from the pool of huge ones (hugetlb), which may be used up.
@@ -68,7 +79,8 @@ pub fn flags(line: &[u8]) -> Option<Flags> {
         match word {
             b"dc" => flags.left_out = true,
             b"wf" => flags.wiped = true,
-            b"io" | b"pf" => flags.is_devices = true,
+            b"io" | b"pf" => flags.is_special = true,
+            b"mm" => flags.is_mixed = true,
             b"sl" => flags.is_sealed = true,
             b"ht" => flags.is_of_pool = true,
             _ => {}
@@ -144,8 +156,8 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
 
     #[test]
     fn what_forks_leave_out_and_what_devices_share_is_told() {
-        let of = |left_out, wiped, is_devices, is_sealed| {
-            Some(Flags { left_out, wiped, is_devices, is_sealed, is_of_pool: false })
+        let of = |left_out, wiped, is_special, is_sealed| {
+            Some(Flags { left_out, wiped, is_special, is_sealed, ..Flags::default() })
         };
         assert_eq!(flags(b"VmFlags: rd wr mr mw me ac sd "), of(false, false, false, false));
         assert_eq!(flags(b"VmFlags: rd wr mr mw me dc ac"), of(true, false, false, false));
@@ -154,18 +166,38 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
         assert_eq!(flags(b"VmFlags: rd mr dc sl"), of(true, false, false, true));
         assert_eq!(flags(b"VmFlags: rd wr de ht "), Some(Flags { is_of_pool: true, ..Flags::default() }));
         assert_eq!(flags(b"Rss:                   4 kB"), None);
+        assert_eq!(flags(b"VmFlags: rd mm de"), Some(Flags { is_mixed: true, ..Flags::default() }));
+    }
+
+    #[test]
+    fn a_devices_memory_is_told_from_plain_files_by_its_flags() {
+        let (plain, io, mixed) =
+            ("rd wr sh mr mw me ms sd ht", "rd wr sh mr mw me ms io pf dc de dd", "rd wr sh ms mm");
         let is_devices = |path: &str| {
             let text = format!("7f0000000000-7f0000001000 rw-s 00000000 00:0f 7    {path}");
-            line(text.as_bytes()).unwrap().is_devices()
+            let by = [Some(plain), Some(io), Some(mixed), None];
+            by.map(|by| {
+                let flags = by.map(|words| flags(format!("VmFlags: {words} ").as_bytes()).unwrap());
+                line(text.as_bytes()).unwrap().is_devices(flags)
+            })
         };
-        let of_devices =
-            ["/dev/infiniband/uverbs0", "/dev/nvidia0", "anon_inode:[io_uring]", "anon_inode:[vfio-device]"];
-        assert!(of_devices.into_iter().all(is_devices));
-        assert!(
-            !["", "/dev/zero (deleted)", "/dev/shm/x", "/dev/hugepages/x", "/usr/dev/x", "[heap]"]
-                .into_iter()
-                .any(is_devices)
-        );
+        for path in
+            ["/dev/nvidia0", "/dev/mem", "/dev/x (deleted)", "/dev/hugepages/x", "/sys/bus/pci/devices/0/resource0"]
+        {
+            assert_eq!(is_devices(path), [false, true, true, true], "{path}");
+        }
+        assert_eq!(is_devices("anon_inode:[vfio-device]"), [true; 4]);
+        let others = [
+            "",
+            "/dev/zero (deleted)",
+            "/dev/shm/x",
+            "/usr/dev/x",
+            "/mnt/dax",
+            "[heap]",
+            "[vvar]",
+            "anon_inode:[io_uring]",
+        ];
+        assert!(others.into_iter().all(|path| is_devices(path) == [false; 4]));
     }
 
     proptest! {

@@ -42,7 +42,7 @@ pub struct Root {
 /// What the door knows about the address space.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// Ranges that are no roots, or are read elsewhere: our own memory, the allocator's, thread stacks. Sorted, disjoint.
+    /// Ranges that are no roots, or are read elsewhere: our own memory, the allocator's, thread stacks, devices'. Sorted, disjoint.
     pub excluded: &'a [AddrRange],
     /// The allocator owns `[heap]` (glibc); otherwise it is memory like any other.
     pub heap_is_allocators: bool,
@@ -123,7 +123,7 @@ pub fn plan(
             let resident = if mapping.write || bss { Resident::Private } else { Resident::Own { until } };
             root(Class::Globals, how(libc), resident)
         } else if mapping.shared {
-            if is_memory(mapping) { root(Class::Mappings, how(false), Resident::Shared) } else { None }
+            if may_be_written(mapping) { root(Class::Mappings, how(false), Resident::Shared) } else { None }
         } else if mapping.inode != 0 {
             // What was written before it was made read-only is there. (A large one is a file that is read.)
             match mapping.write {
@@ -168,20 +168,11 @@ fn is_libc(path: &[u8]) -> bool {
     name.starts_with(b"libc.so.") || name.starts_with(b"libc-2.")
 }
 
-/// Whether a shared mapping is memory rather than a device.
-fn is_memory(mapping: &Mapping<'_>) -> bool {
-    let path = mapping.path;
-    if path.starts_with(b"/dev/") {
-        return path.starts_with(b"/dev/shm/") || path.starts_with(b"/dev/zero");
-    }
-    if path.starts_with(b"anon_inode:") {
-        return path.starts_with(b"anon_inode:[io_uring]");
-    }
-    mapping.write
-        || path.is_empty()
-        || path.starts_with(b"/memfd:")
-        || path.starts_with(b"/SYSV")
-        || path.starts_with(b"[")
+/// Whether somebody may have written pointers to a shared mapping: it is no file that is only read.
+fn may_be_written(mapping: &Mapping<'_>) -> bool {
+    let memory = [&b"/dev/shm/"[..], b"/dev/zero", b"/memfd:", b"/SYSV", b"["];
+    let is_memory = mapping.path.is_empty() || memory.iter().any(|name| mapping.path.starts_with(name));
+    mapping.write || is_memory || mapping.is_ring()
 }
 
 /// The parts of `range` outside `excluded` (sorted, disjoint).
@@ -270,7 +261,7 @@ mod tests {
 61000-62000 ---p 0 00:00 0 
 70000-71000 rwxp 0 00:00 0 
 80000-81000 rw-s 0 00:01 9 /memfd:x (deleted)
-81000-82000 rw-s 0 00:05 9 /dev/dri/card0
+81000-82000 rw-s 0 00:05 9 /dev/plain
 82000-83000 rw-p 0 fe:01 77 /home/data
 83000-84000 r--p 0 fe:01 78 /usr/lib/locale/locale-archive
 90000-91000 rw-p 0 00:00 0 [stack]
@@ -308,6 +299,7 @@ mod tests {
                 (0x60000, 0x61000, Class::Mappings, plain),
                 (0x70000, 0x71000, Class::Mappings, code),
                 (0x80000, 0x81000, Class::Mappings, plain),
+                (0x81000, 0x82000, Class::Mappings, plain),
                 (0x82000, 0x83000, Class::Mappings, plain),
                 (0x83000, 0x84000, Class::Mappings, plain),
                 (0x90000, 0x91000, Class::Stack, plain),
