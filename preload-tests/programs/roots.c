@@ -415,6 +415,20 @@ static void in_memfd(void) { keep_at(of_file(memfd_create("m", 0), MAP_SHARED));
 static void in_shared_anonymous(void) {
     keep_at((Slot *)mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) + 700);
 }
+// Of two large pages one is there, and no scan makes the other.
+static void in_shared_large_pages(void) {
+    struct stat before, after;
+    int file = memfd_create("m", MFD_HUGETLB);
+    check(file >= 0 && fstat(file, &before) == 0);
+    size_t page = before.st_blksize;
+    check(ftruncate(file, 2 * page) == 0);
+    char *at = mmap(0, 2 * page, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    check(at != MAP_FAILED);
+    keep_at((Slot *)(at + page + 4096));
+    check(fstat(file, &before) == 0 && before.st_blocks == page / 512);
+    scan();
+    check(fstat(file, &after) == 0 && after.st_blocks == before.st_blocks);
+}
 static void in_shm(void) {
     int id = shmget(IPC_PRIVATE, 8192, 0600);
     Slot *at = shmat(id, 0, 0);
@@ -681,6 +695,7 @@ static const struct {
     {"unlinked_shared_file_there", in_unlinked_shared_file_there},
     {"forgotten_by_shared_file_there", forgotten_by_shared_file_there},
     {"memfd", in_memfd},
+    {"shared_large_pages", in_shared_large_pages},
     {"shared_anonymous", in_shared_anonymous},
     {"shm", in_shm},
     {"code", in_code},

@@ -1,8 +1,9 @@
 //! Each kind of place that keeps a block: with its switch on there is no leak, with its switch off the block is one.
 
-use harness::{Outcome, program, source};
+use harness::{Outcome, not_tested, program, source};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn run(place: &str, options: &str) -> Outcome {
     program("roots.c").arg(place).arg(source("roots_library.c")).options(options).run()
@@ -221,6 +222,56 @@ fn shared_mapping_of_a_plain_file_among_devices() {
     let result = std::panic::catch_unwind(|| kept_by_shared_file_at(&folder.join("file")));
     fs::remove_dir_all(&folder).unwrap();
     result.unwrap();
+}
+
+#[test]
+fn shared_mappings_of_large_pages() {
+    let Some(large) = LargePages::get(4) else {
+        return not_tested("shared mappings of large pages: only root can have some, and a file system of them");
+    };
+    kept_by_shared_file_at(&large.folder.join("file"));
+    for beside in [&[][..], &["2", "beside"]] {
+        let run = |options: &str| {
+            let app = program("roots.c").args(["shared_large_pages", ""]).args(beside);
+            app.options(&format!("interval=0{options}")).run()
+        };
+        run("").expect_clean();
+        let lost = run(":use_mappings=0");
+        assert_eq!(lost.ok().report().total_through("make"), (1, 1337), "{lost:?}");
+    }
+}
+
+/// Large pages, and a file system of them among devices, where such ones are mounted. All are given back when it is dropped.
+struct LargePages {
+    folder: PathBuf,
+    number: u32,
+}
+
+impl LargePages {
+    const NUMBER: &str = "/proc/sys/vm/nr_hugepages";
+
+    fn get(number: u32) -> Option<Self> {
+        let more = Self::there() + number;
+        fs::write(Self::NUMBER, more.to_string()).ok()?;
+        let folder = PathBuf::from(format!("/dev/leakscan-test-{}-large", std::process::id()));
+        let pages = Self { folder, number: Self::there().saturating_sub(more - number) };
+        fs::create_dir(&pages.folder).ok()?;
+        let is_mounted = Command::new("mount").args(["-t", "hugetlbfs", "none"]).arg(&pages.folder).status();
+        (is_mounted.is_ok_and(|status| status.success()) && pages.number >= number).then_some(pages)
+    }
+
+    fn there() -> u32 {
+        fs::read_to_string(Self::NUMBER).map_or(0, |text| text.trim().parse().unwrap())
+    }
+}
+
+impl Drop for LargePages {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.folder).status();
+        let _ = fs::remove_dir(&self.folder);
+        // (Somebody else may have asked for some, too, or given theirs back.)
+        fs::write(Self::NUMBER, Self::there().saturating_sub(self.number).to_string()).unwrap();
+    }
 }
 
 #[test]

@@ -283,7 +283,8 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     }
     let earlier = shared.seen();
     let freed = freed_since(earlier, &TRACKER.live);
-    let mut pages = Pages::open().ok_or(memory)?;
+    let pages = if in_place { Pages::open() } else { Pages::open_in_copy_of(job.pid) };
+    let mut pages = pages.ok_or(memory)?;
     let mut blocks = Blocks::build(&TRACKER.live, &Sizes, &mut pages).ok_or(memory)?;
     // SAFETY: this is the child.
     unsafe { clear_what_is_over(job, &mut pages, &blocks) };

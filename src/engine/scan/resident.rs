@@ -5,6 +5,7 @@
 use super::roots::Resident;
 use crate::AddrRange;
 use crate::sys::{self, Fd};
+use core::ffi::CStr;
 
 const PAGE: usize = 4096;
 /// Ranges up to this are read whole.
@@ -15,13 +16,21 @@ const BATCH: usize = 4096;
 /// Finds resident pages. Needs no memory but its buffers.
 pub struct Pages {
     /// `/proc/self/pagemap`; refused to a process that is not dumpable.
-    pagemap: Option<Fd>,
-    /// It gives ranges of pages (Linux 6.7).
-    gives_ranges: bool,
+    pagemap: Option<PageMap>,
+    /// The process that this one is a copy of, and its page map while it is needed.
+    program: Option<u32>,
+    programs: Option<PageMap>,
     entries: &'static mut [u64],
     residency: &'static mut [u8],
     /// What `residency` tells, and of which pages.
     told: (Asked, AddrRange),
+}
+
+/// `/proc/PID/pagemap`.
+struct PageMap {
+    file: Fd,
+    /// It gives ranges of pages (Linux 6.7).
+    gives_ranges: bool,
 }
 
 /// What is asked of pages.
@@ -75,14 +84,19 @@ impl Meant {
 impl Pages {
     /// `None` without memory for the buffers.
     pub fn open() -> Option<Self> {
-        let pagemap = sys::open(c"/proc/self/pagemap", sys::O_RDONLY, 0).ok();
         Some(Self {
-            pagemap,
-            gives_ranges: true,
+            pagemap: PageMap::open(c"/proc/self/pagemap"),
+            program: None,
+            programs: None,
             entries: crate::arena::zeroed(BATCH)?,
             residency: crate::arena::zeroed(BATCH)?,
             told: (Asked::Own, AddrRange::default()),
         })
+    }
+
+    /// The same for a copy of process `program`.
+    pub fn open_in_copy_of(program: u32) -> Option<Self> {
+        Some(Self { program: Some(program), ..Self::open()? })
     }
 
     /// The parts of a range whose pages exist, in order.
@@ -94,6 +108,8 @@ impl Pages {
             Resident::Shared => (Asked::Shared, range.end),
         };
         self.walk(range, until, asked, each);
+        // (There may be room for few descriptors.)
+        self.programs = None;
     }
 
     /// The same for private memory, whatever the range's size. Nothing where the kernel does not say.
@@ -146,65 +162,89 @@ impl Pages {
     /// Fills `residency` for a batch of pages. Where the kernel does not say, all are taken to be there, and none to be this process's own.
     fn ask(&mut self, start: usize, pages: usize, asked: Asked) {
         self.told = (asked, AddrRange::new(start, start + pages * PAGE));
-        if self.ask_for_ranges(start, pages, asked) {
-            return;
-        }
-        self.residency[..pages].fill(u8::from(asked != Asked::Own));
+        let (entries, residency) = (&mut *self.entries, &mut self.residency[..pages]);
+        residency.fill(u8::from(asked != Asked::Own));
         if asked != Asked::Shared
-            && let Some(pagemap) = &self.pagemap
+            && let Some(pagemap) = &mut self.pagemap
         {
-            let bytes = pages * 8;
-            // SAFETY: the buffer holds BATCH words of 8 bytes, and any bytes are a word.
-            let buffer = unsafe { core::slice::from_raw_parts_mut(self.entries.as_mut_ptr().cast::<u8>(), bytes) };
-            if pagemap.read_at(buffer, start / PAGE * 8) != Ok(bytes) {
-                return;
-            }
-            let meant = Meant::by(asked);
-            for (entry, there) in self.entries.iter().zip(&mut self.residency[..pages]) {
-                *there = u8::from(meant.are(categories(*entry)));
-            }
-            return;
+            return pagemap.tell(start, asked, entries, residency);
         }
         if asked == Asked::Own {
             return;
         }
         let buffer = self.residency.as_mut_ptr() as usize;
         // SAFETY: mincore writes one byte for each of the pages, of which the buffer holds BATCH.
-        let asked = unsafe { sys::call(sys::nr::MINCORE, [start, pages * PAGE, buffer, 0, 0, 0]) };
-        if asked.is_err() {
+        let told = unsafe { sys::call(sys::nr::MINCORE, [start, pages * PAGE, buffer, 0, 0, 0]) };
+        if told.is_err() {
             self.residency[..pages].fill(1);
         }
         self.residency[..pages].iter_mut().for_each(|there| *there &= 1);
+        // Of large pages (hugetlbfs) mincore tells by the page tables, and of shared ones a copy has none: the program has.
+        if asked == Asked::Shared
+            && let Some(program) = self.program
+            && self.residency[..pages].iter().all(|there| *there == 0)
+        {
+            let mut path = [0; 40];
+            let open = || PageMap::open(sys::proc_path(&mut path, program, b"pagemap"));
+            self.programs = self.programs.take().or_else(open);
+            if let Some(pagemap) = &mut self.programs {
+                pagemap.tell(start, Asked::Private, self.entries, &mut self.residency[..pages]);
+            }
+        }
     }
 }
 
-impl Pages {
+impl PageMap {
+    fn open(path: &CStr) -> Option<Self> {
+        Some(Self { file: sys::open(path, sys::O_RDONLY, 0).ok()?, gives_ranges: true })
+    }
+
+    /// Fills `residency` for pages from `start` on; leaves it as it is where the kernel does not say.
+    fn tell(&mut self, start: usize, asked: Asked, entries: &mut [u64], residency: &mut [u8]) {
+        if self.tell_ranges(start, asked, residency) {
+            return;
+        }
+        let bytes = residency.len() * 8;
+        // SAFETY: there are as many entries, of 8 bytes each, and any bytes are one.
+        let buffer =
+            unsafe { core::slice::from_raw_parts_mut(entries[..residency.len()].as_mut_ptr().cast::<u8>(), bytes) };
+        if self.file.read_at(buffer, start / PAGE * 8) == Ok(bytes) {
+            let meant = Meant::by(asked);
+            for (entry, there) in entries.iter().zip(residency) {
+                *there = u8::from(meant.are(categories(*entry)));
+            }
+        }
+    }
+
     /// The same by PAGEMAP_SCAN, which says nothing of what is not there, where reading the page map gives a word for each page. `false` if the
     /// kernel has it not. Of pages that nobody has written, which are one in truth, it says that they are not there.
-    fn ask_for_ranges(&mut self, start: usize, pages: usize, asked: Asked) -> bool {
+    fn tell_ranges(&mut self, start: usize, asked: Asked, residency: &mut [u8]) -> bool {
         const PAGEMAP_SCAN: usize = 0xc060_6610;
         const AT_A_TIME: usize = 64;
-        let Some(pagemap) = self.pagemap.as_ref().filter(|_| self.gives_ranges && asked != Asked::Shared) else {
+        if !self.gives_ranges {
             return false;
-        };
+        }
         let Meant { not, all, any } = Meant::by(asked);
-        self.residency[..pages].fill(0);
-        let (mut from, end) = (start, start + pages * PAGE);
+        let (mut from, end) = (start, start + residency.len() * PAGE);
         let mut ranges = [[0usize; 3]; AT_A_TIME];
         while from < end {
             // `struct pm_scan_arg`: its size, flags, from where to where, where it has ended, the ranges and their number, at most so many
             // pages, categories that are to be off, all, any, and those that are told apart.
             let mut asking = [96, 0, from, end, 0, ranges.as_mut_ptr() as usize, AT_A_TIME, 0, not, all, any, 0];
             // SAFETY: the kernel writes AT_A_TIME ranges of three words at most, and where it has ended.
-            let found =
-                unsafe { sys::call(sys::nr::IOCTL, [pagemap.0, PAGEMAP_SCAN, asking.as_mut_ptr() as usize, 0, 0, 0]) };
+            let found = unsafe {
+                sys::call(sys::nr::IOCTL, [self.file.0, PAGEMAP_SCAN, asking.as_mut_ptr() as usize, 0, 0, 0])
+            };
             let Ok(found) = found.map(|found| found.min(AT_A_TIME)) else {
                 self.gives_ranges = false;
                 return false;
             };
+            if from == start {
+                residency.fill(0);
+            }
             for [low, high, _] in &ranges[..found] {
                 let pages = (low.max(&start) - start) / PAGE..(high.min(&end).max(&start) - start) / PAGE;
-                self.residency.get_mut(pages).into_iter().for_each(|there| there.fill(1));
+                residency.get_mut(pages).into_iter().for_each(|there| there.fill(1));
             }
             // Where it does not come on, the rest is not there.
             from = if asking[4] > from { asking[4] } else { end };
@@ -227,7 +267,9 @@ mod tests {
         Pages::open().unwrap()
     }
     fn by_words() -> Pages {
-        Pages { gives_ranges: false, ..Pages::open().unwrap() }
+        let mut pages = Pages::open().unwrap();
+        pages.pagemap.as_mut().unwrap().gives_ranges = false;
+        pages
     }
 
     #[test]
@@ -259,7 +301,7 @@ mod tests {
             let mut found = Vec::new();
             pages
                 .each(range, Resident::Private, |run| found.push(((run.start - range.start) / PAGE, run.len() / PAGE)));
-            let never_written = (!pages.gives_ranges).then_some((77, 1));
+            let never_written = (!pages.pagemap.as_ref().unwrap().gives_ranges).then_some((77, 1));
             let expected: Vec<_> =
                 [Some((3, 3)), never_written, Some((9000, 1)), Some((16383, 1))].into_iter().flatten().collect();
             assert_eq!(found, expected);
