@@ -13,6 +13,7 @@
 
 mod app;
 mod artifacts;
+mod huge_pages;
 mod outcome;
 mod programs;
 mod report;
@@ -21,6 +22,7 @@ mod snapshot;
 
 pub use app::{App, command};
 pub use artifacts::{Artifacts, artifacts};
+pub use huge_pages::HugePages;
 pub use outcome::Outcome;
 pub use programs::{program, source, source_path};
 pub use report::{Frame, Leak, Misuse, Report, Scan, Summary, Totals, Unseen};

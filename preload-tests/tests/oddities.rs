@@ -1,7 +1,7 @@
 //! What other tools have died of: programs with their own malloc, loaders used in unusual ways, memory that is not what it
 //! seems.
 
-use harness::{App, Outcome, not_tested, program, source};
+use harness::{App, HugePages, Outcome, not_tested, program, source};
 
 fn odd(what: &str) -> App {
     program("odd.c").arg(what)
@@ -172,31 +172,11 @@ fn program_that_serves_its_faults_no_more() {
     }
 }
 
-/// The pool of huge pages has so many of them while a test runs.
-struct Pool(String);
-
-impl Pool {
-    const PATH: &str = "/proc/sys/vm/nr_hugepages";
-    fn of(pages: usize) -> Option<Self> {
-        let before = std::fs::read_to_string(Self::PATH).ok()?;
-        std::fs::write(Self::PATH, pages.to_string()).ok()?;
-        let pool = Self(before);
-        let now = std::fs::read_to_string(Self::PATH).ok()?;
-        (now.trim() == pages.to_string()).then_some(pool)
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        std::fs::write(Self::PATH, &self.0).unwrap();
-    }
-}
-
 /// A copy would take more of them: the program's next write would end it, or empty the copy.
 #[test]
 fn huge_pages_of_which_there_are_no_more() {
     const PAGES: usize = 4;
-    let Some(_pool) = Pool::of(PAGES) else {
+    let Some(_pages) = HugePages::get(PAGES) else {
         return not_tested("huge pages, as the pool of them cannot be set to four");
     };
     for memory in ["reserved", "unreserved", "malloc"] {

@@ -1,6 +1,6 @@
 //! Each kind of place that keeps a block: with its switch on there is no leak, with its switch off the block is one.
 
-use harness::{Outcome, not_tested, program, source};
+use harness::{HugePages, Outcome, not_tested, program, source};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -244,24 +244,16 @@ fn shared_mappings_of_large_pages() {
 /// Large pages, and a file system of them among devices, where such ones are mounted. All are given back when it is dropped.
 struct LargePages {
     folder: PathBuf,
-    number: u32,
+    _pages: HugePages,
 }
 
 impl LargePages {
-    const NUMBER: &str = "/proc/sys/vm/nr_hugepages";
-
-    fn get(number: u32) -> Option<Self> {
-        let more = Self::there() + number;
-        fs::write(Self::NUMBER, more.to_string()).ok()?;
+    fn get(number: usize) -> Option<Self> {
         let folder = PathBuf::from(format!("/dev/leakscan-test-{}-large", std::process::id()));
-        let pages = Self { folder, number: Self::there().saturating_sub(more - number) };
+        let pages = Self { folder, _pages: HugePages::get(number)? };
         fs::create_dir(&pages.folder).ok()?;
         let is_mounted = Command::new("mount").args(["-t", "hugetlbfs", "none"]).arg(&pages.folder).status();
-        (is_mounted.is_ok_and(|status| status.success()) && pages.number >= number).then_some(pages)
-    }
-
-    fn there() -> u32 {
-        fs::read_to_string(Self::NUMBER).map_or(0, |text| text.trim().parse().unwrap())
+        is_mounted.is_ok_and(|status| status.success()).then_some(pages)
     }
 }
 
@@ -269,8 +261,6 @@ impl Drop for LargePages {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.folder).status();
         let _ = fs::remove_dir(&self.folder);
-        // (Somebody else may have asked for some, too, or given theirs back.)
-        fs::write(Self::NUMBER, Self::there().saturating_sub(self.number).to_string()).unwrap();
     }
 }
 
