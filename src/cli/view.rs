@@ -8,7 +8,7 @@ use crate::paint::{BOLD, CYAN, DIM, GREEN, Paint, RED, YELLOW, printable};
 use crate::select::select;
 use crate::symbolize::{Symbol, Symbolizer, short_name};
 use crate::units::{bytes, count, counted, date, micros, signed};
-use leakscan_report::{Kind, Status, Wrong};
+use leakscan_report::{Kind, Status, Trigger, Wrong};
 use std::collections::HashSet;
 use std::io::{self, Write};
 
@@ -103,7 +103,7 @@ fn verdict(out: &mut dyn Write, scan: &Scan, paint: Paint) -> io::Result<()> {
     }
     if let Some(text) = &suspected {
         let never = scan.unseen.iter().any(|unseen| unseen.why.contains("nothing is confirmed"));
-        let when = if never || scan.trigger.is_last() {
+        let when = if never || scan.trigger == Trigger::Seccomp {
             "not to be confirmed: below is why"
         } else {
             "the next scan will tell"
