@@ -1,10 +1,11 @@
 // Eight threads make, move, resize, exchange and free blocks, all of which are reachable at every moment: from globals, from each
-// other, from a stack, or from a register only. Meanwhile as many scans are made as the first argument says. With a second one: each
-// resizes an array of that many bytes instead.
+// other, from a stack, or from a register only. Meanwhile as many scans are made as the first argument says, for as many
+// seconds as the third does at least. With a second one other than 0 each resizes an array of that many bytes instead.
 #include "test.h"
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <time.h>
 #include <stdint.h>
 
 #define THREADS 8
@@ -102,12 +103,13 @@ static void *resize(void *size) {
 }
 
 int main(int count, char **words) {
-    check(count == 3);
+    check(count == 4);
     uintptr_t size = (uintptr_t)atol(words[2]);
+    time_t until = time(0) + atol(words[3]);
     pthread_t threads[THREADS];
     for (uintptr_t i = 0; i < THREADS; i++)
         check(pthread_create(&threads[i], 0, size ? resize : work, (void *)(size ? size : i + 1)) == 0);
-    for (int scans = atoi(words[1]); scans > 0; scans--) {
+    for (int scans = atoi(words[1]); scans > 0 || time(0) < until; scans--) {
         unsigned long before = atomic_load(&rounds);
         LEAKSCAN_SCAN();
         while (atomic_load(&rounds) < before + THREADS) sched_yield();

@@ -98,6 +98,10 @@ static void forgotten_by_sealed_library(void) {
     seal_library();
 }
 static void in_library_tls(void) { keep_at(of_library("tls")); }
+static void forgotten_by_library_tls(void) {
+    in_library_tls();
+    *of_library("tls") = 0;
+}
 static void *library_tls_thread(void *_) {
     (void)_;
     in_library_tls();
@@ -158,9 +162,11 @@ static void in_red_zone(void) { start(red_zone_thread); }
 
 // A thread on another stack than its own: a coroutine, an alternate signal stack.
 static ucontext_t first, second;
+static int forgets;
 static void coroutine(void) {
     Slot local = 0;
     keep_at(&local);
+    if (forgets) local = 0;
     swapcontext(&second, &first);
     (void)*(char *)local;
 }
@@ -183,6 +189,10 @@ static Slot stack_block;
 static void coroutine_on_block(void) {
     stack_block = malloc(256 << 10);
     suspend_on(stack_block);
+}
+static void forgotten_by_coroutine_on_block(void) {
+    forgets = 1;
+    coroutine_on_block();
 }
 static void coroutine_on_mapping(void) { suspend_on(map(256 << 10)); }
 // The program ends while main stands on a coroutine's stack that holds no pointer any more.
@@ -585,6 +595,10 @@ static void in_block(void) {
     bss = malloc(64);
     keep_at((Slot *)bss + 3);
 }
+static void forgotten_by_block(void) {
+    in_block();
+    ((Slot *)bss)[3] = 0;
+}
 static void in_freed_block(void) {
     Slot *block = malloc(2000);
     keep_at(block + 100);
@@ -653,6 +667,7 @@ static const struct {
     {"sealed_library_bss", in_sealed_library_bss},
     {"forgotten_by_sealed_library", forgotten_by_sealed_library},
     {"library_tls", in_library_tls},
+    {"forgotten_by_library_tls", forgotten_by_library_tls},
     {"library_tls_of_thread", in_library_tls_of_thread},
     {"thread_stack", on_thread_stack},
     {"popped_frame", popped},
@@ -660,6 +675,7 @@ static const struct {
     {"stack_of_blocking_thread", on_stack_of_blocking_thread},
     {"red_zone", in_red_zone},
     {"coroutine_on_block", coroutine_on_block},
+    {"forgotten_by_coroutine_on_block", forgotten_by_coroutine_on_block},
     {"coroutine_on_mapping", coroutine_on_mapping},
     {"lost_on_running_block", lost_on_running_block},
     {"lost_on_running_mapping", lost_on_running_mapping},
@@ -715,6 +731,7 @@ static const struct {
     {"taken_signal", taken_signal},
     {"read_from_pipe", read_from_pipe},
     {"block", in_block},
+    {"forgotten_by_block", forgotten_by_block},
     {"freed_block", in_freed_block},
     {"to_the_middle", to_the_middle},
     {"to_the_end", to_the_end},
