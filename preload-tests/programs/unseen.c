@@ -50,6 +50,18 @@ static void cut_file(int flags) {
 static void cut_shared(void) { cut_file(MAP_SHARED); }
 static void cut_private(void) { cut_file(MAP_PRIVATE); }
 
+// The last five of a large file's pages were never in memory.
+static void page_of_file(void) {
+    enum { MANY = 128 };
+    int file = open("large", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    check(file >= 0 && ftruncate(file, MANY * PAGE) == 0);
+    for (int i = 0; i < MANY - (does ? 5 : 0); i++) check(pwrite(file, "x", 1, (off_t)i * PAGE) == 1);
+    char *at = mmap(0, MANY * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    check(at != MAP_FAILED && madvise(at, MANY * PAGE, MADV_RANDOM) == 0);
+    keep_at(at + 64);
+    close(file);
+}
+
 // A thread that computes, and blocks every signal.
 static int ready[2];
 static void *running_thread(void *_) {
@@ -94,6 +106,7 @@ static const struct {
     void (*make)(void);
 } kinds[] = {
     {"closed", closed_pages},
+    {"page_of_file", page_of_file},
     {"cut_shared", cut_shared},
     {"cut_private", cut_private},
     {"running", running},

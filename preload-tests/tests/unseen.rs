@@ -38,6 +38,12 @@ fn pages_behind_the_end_of_a_file_that_was_cut() {
     }
 }
 
+/// A file may be larger than memory.
+#[test]
+fn pages_of_a_large_file_that_are_not_in_memory() {
+    unseen("page_of_file", "", "file-page", 5, "in their files, and not in memory");
+}
+
 #[test]
 fn threads_that_run_on() {
     let run = |does: &str| {

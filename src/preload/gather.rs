@@ -239,6 +239,7 @@ pub unsafe fn roots<S: SizeOf>(
     }
     let facts = Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, ends: &ends };
     let mut closed: List<AddrRange> = List::new();
+    let mut left_in_files = 0;
     let planned = roots::plan(
         mappings,
         &facts,
@@ -249,10 +250,15 @@ pub unsafe fn roots<S: SizeOf>(
                 Class::Mappings => (options.use_mappings, "mappings"),
             };
             if wanted {
+                let mut read = 0;
                 pages.each(root.range, root.resident, |run| {
+                    read += run.len();
                     // SAFETY: a readable mapping; pages that cannot be read are repaired.
                     unsafe { marker.root_range(run, root.how) };
                 });
+                if root.resident == (Resident::Shared { is_file: true }) {
+                    left_in_files += (root.range.len() - read) / 4096;
+                }
                 audit.after(marker, name);
             }
         },
@@ -276,6 +282,8 @@ pub unsafe fn roots<S: SizeOf>(
         }
         let why = b"blocks may be made by functions of the allocator's own (mi_malloc): what they point to is kept, whether they are lost is not known";
         unseen.add_count("allocator", past_us.into(), why);
+        let why = b"pages of large shared mappings that are in their files, and not in memory: not read";
+        unseen.add_count("file-page", left_in_files, why);
         closed_pages(&closed, pages, marker, unseen);
         let all = copied.mark(marker, unseen);
         audit.after(marker, "mappings");

@@ -105,7 +105,7 @@ impl Pages {
             Resident::Own { until } => (Asked::Written, until),
             _ if range.len() <= SMALL => return each(range),
             Resident::Private => (Asked::Private, range.end),
-            Resident::Shared => (Asked::Shared, range.end),
+            Resident::Shared { .. } => (Asked::Shared, range.end),
         };
         self.walk(range, until, asked, each);
         // (There may be room for few descriptors.)
@@ -381,7 +381,7 @@ mod tests {
     fn a_small_range_is_given_whole() {
         let range = arena::map(SMALL).unwrap();
         let mut found = Vec::new();
-        Pages::open().unwrap().each(range, Resident::Shared, |run| found.push(run));
+        Pages::open().unwrap().each(range, Resident::Shared { is_file: false }, |run| found.push(run));
         assert_eq!(found, [range]);
     }
 
@@ -391,9 +391,9 @@ mod tests {
         // SAFETY: the page lies in the new mapping.
         unsafe { ((range.start + 77 * PAGE) as *mut u8).write(1) };
         let mut found = Vec::new();
-        Pages::open()
-            .unwrap()
-            .each(range, Resident::Shared, |run| found.push(((run.start - range.start) / PAGE, run.len() / PAGE)));
+        Pages::open().unwrap().each(range, Resident::Shared { is_file: false }, |run| {
+            found.push(((run.start - range.start) / PAGE, run.len() / PAGE))
+        });
         assert_eq!(found, [(77, 1)]);
     }
 }

@@ -24,8 +24,9 @@ pub enum Class {
 pub enum Resident {
     /// By the page tables: private memory.
     Private,
-    /// By the page cache: shared memory, whose pages a forked child has not in its own tables.
-    Shared,
+    /// By the page cache: shared memory, whose pages a forked child has not in its own tables. What is not there of a file that is no
+    /// memory itself was put back into it, or was never looked at.
+    Shared { is_file: bool },
     /// By the page tables, and only those that were written: the rest is a file's. Up to `until` there are more such ranges.
     Own { until: usize },
 }
@@ -123,7 +124,9 @@ pub fn plan(
             let resident = if mapping.write || bss { Resident::Private } else { Resident::Own { until } };
             root(Class::Globals, how(libc), resident)
         } else if mapping.shared {
-            if may_be_written(mapping) { root(Class::Mappings, how(false), Resident::Shared) } else { None }
+            let is_file = !is_memory(mapping);
+            let may_be_written = mapping.write || !is_file || mapping.is_ring();
+            if may_be_written { root(Class::Mappings, how(false), Resident::Shared { is_file }) } else { None }
         } else if mapping.inode != 0 {
             // What was written before it was made read-only is there. (A large one is a file that is read.)
             match mapping.write {
@@ -168,11 +171,11 @@ fn is_libc(path: &[u8]) -> bool {
     name.starts_with(b"libc.so.") || name.starts_with(b"libc-2.")
 }
 
-/// Whether somebody may have written pointers to a shared mapping: it is no file that is only read.
-fn may_be_written(mapping: &Mapping<'_>) -> bool {
+/// Whether a shared mapping is one of memory, to which somebody may have written pointers who may not write to it now. Of a file's one that
+/// is not to be written is only read.
+fn is_memory(mapping: &Mapping<'_>) -> bool {
     let memory = [&b"/dev/shm/"[..], b"/dev/zero", b"/memfd:", b"/SYSV", b"["];
-    let is_memory = mapping.path.is_empty() || memory.iter().any(|name| mapping.path.starts_with(name));
-    mapping.write || is_memory || mapping.is_ring()
+    mapping.path.is_empty() || memory.iter().any(|name| mapping.path.starts_with(name))
 }
 
 /// The parts of `range` outside `excluded` (sorted, disjoint).
