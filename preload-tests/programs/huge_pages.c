@@ -1,6 +1,6 @@
 // The only pointers to 64 blocks of 1337 bytes lie in private huge pages, of which the pool has as many as these and no more; a thread writes
 // to all of them throughout. "reserved", or "unreserved" (MAP_NORESERVE); "kept", by which the program keeps them from its forks, too, or
-// "forked"; "lose" or "keep"; how many pages. With "malloc" the pages are glibc's (GLIBC_TUNABLES=glibc.malloc.hugetlb=2).
+// "forked", or "vfork": before the last scan a thread begins to wait for such a child; "lose" or "keep"; how many pages. With "malloc" the pages are glibc's (GLIBC_TUNABLES=glibc.malloc.hugetlb=2).
 #define _GNU_SOURCE
 #include "test.h"
 #include <pthread.h>
@@ -27,6 +27,17 @@ static NOINLINE void chain(void) {
     for (int i = 0; i < SMALL; i++) last = *last = calloc(1, 40);
 }
 
+// The child waits for the end of the program's input.
+static int begun[2];
+static void *waiting(void *unused) {
+    if (vfork() == 0) {
+        char byte;
+        if (write(begun[1], "", 1) == 1 && read(0, &byte, 1) >= 0) _exit(0);
+        _exit(1);
+    }
+    return unused;
+}
+
 int main(int count, char **words) {
     check(count == 5);
     number = atoi(words[4]);
@@ -46,6 +57,12 @@ int main(int count, char **words) {
     pthread_t writer;
     check(pthread_create(&writer, 0, writing, 0) == 0);
     for (int i = 0; i < 3; i++) {
+        pthread_t waiter;
+        char byte;
+        if (i == 2 && is(words[2], "vfork")) {
+            check(pipe(begun) == 0 && pthread_create(&waiter, 0, waiting, 0) == 0);
+            check(read(begun[0], &byte, 1) == 1);
+        }
         scan();
         // Beside the scan, if that still runs, and after it.
         for (long now = rounds; rounds < now + 2;) {
@@ -54,5 +71,6 @@ int main(int count, char **words) {
     is_over = 1;
     check(pthread_join(writer, 0) == 0);
     say("done");
+    if (is(words[2], "vfork")) _exit(0);
     return 0;
 }

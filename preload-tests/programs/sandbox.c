@@ -1,6 +1,6 @@
 // Puts a filter on its system calls by the way that the first argument names, and works on: allocates, starts a thread, forks, ends by exit.
 // The filter ends who makes another call than that takes ("all"; with "trap" by a signal), or one of those that the second argument stands
-// for: "clone"; "ptracer", by which one says who may trace; "service": whoever looks into processes, as service managers do, after which it
+// for: "clone"; "no_wait", which refuses to wait for children; "ptracer", by which one says who may trace; "service": whoever looks into processes, as service managers do, after which it
 // becomes itself, without a further filter; "launch": the same, with one that ends who asks for its number. Under "still" hardly any call is
 // left: what it has freed before serves it then, and what the heap grows by. With "asks" a thread of its own is asked about every call that opens a file.
 //
@@ -87,6 +87,10 @@ static int put(const char *way, const char *what) {
             ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
         }
         ADD(BPF_STMT(BPF_RET | BPF_K, end));
+    } else if (is(what, "no_wait")) {
+        ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_wait4, 0, 1));
+        ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM));
+        ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
     } else if (is(what, "asks")) {
         ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1));
         ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF));
@@ -170,7 +174,7 @@ int main(int count, char **words) {
     }
     for (int i = 0; i < 5000; i++) free(malloc((size_t)i));
     if (is(words[2], "asks")) LEAKSCAN_SCAN();
-    if (!is(words[2], "clone")) {
+    if (!is(words[2], "clone") && !is(words[2], "no_wait")) {
         pthread_t started;
         check(pthread_create(&started, 0, thread, 0) == 0 && pthread_join(started, 0) == 0);
         int status, child = fork();

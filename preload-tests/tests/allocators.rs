@@ -107,13 +107,15 @@ fn a_block_by_a_function_of_the_allocators_own_keeps_what_it_points_to() {
 #[test]
 fn jemalloc_is_found_where_it_is() {
     let [jemalloc, ..] = packaged();
-    let without = program("weak_names.c").run_as_bare();
-    without.expect_clean();
-    assert!(without.stdout.ends_with("no sdallocx\ndone\n"), "{without:?}");
-    let with = program("weak_names.c").preload_after(&jemalloc).run();
-    with.expect_clean();
-    assert_eq!(with.stdout, program("weak_names.c").bare().preload_after(&jemalloc).run().ok().stdout);
-    assert!(with.stdout.ends_with("\nsdallocx\ndone\n"), "{with:?}");
+    for name in ["weak_names.c", "weak_names_sysv.c"] {
+        let without = program(name).run_as_bare();
+        without.expect_clean();
+        assert!(without.stdout.ends_with("no sdallocx\ndone\n"), "{without:?}");
+        let with = program(name).preload_after(&jemalloc).run();
+        with.expect_clean();
+        assert_eq!(with.stdout, program(name).bare().preload_after(&jemalloc).run().ok().stdout);
+        assert!(with.stdout.ends_with("\nsdallocx\ndone\n"), "{with:?}");
+    }
 }
 
 /// redis since 7.4 has its Lua's memory so. Who asks dlsym finds them without jemalloc, too: they do the same by other functions.

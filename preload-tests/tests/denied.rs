@@ -132,6 +132,7 @@ fn a_filter_that_kills_for_what_a_scan_needs() {
         ("syscall_prctl", "all"),
         ("prctl", "trap"),
         ("prctl", "clone"),
+        ("prctl", "no_wait"),
         ("prctl", "ptracer"),
         ("prctl", "still"),
         ("listener", "asks"),

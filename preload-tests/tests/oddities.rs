@@ -196,3 +196,21 @@ fn huge_pages_of_which_there_are_no_more() {
         }
     }
 }
+
+/// Of a thread that waits in vfork nobody knows what its child does with the memory meanwhile: nothing is kept out, and there is no scan.
+#[test]
+fn huge_pages_beside_a_child_of_vfork() {
+    let Some(_pages) = HugePages::get(4) else {
+        return not_tested("huge pages, as the pool of them cannot be set to four");
+    };
+    for options in ["scan_at_exit=0", "scan_at_exit=0:stop=signal"] {
+        let app = program("huge_pages.c").args(["unreserved", "vfork", "keep", "4"]).options(options);
+        let mut running = app.start();
+        assert_eq!(running.line(), "done");
+        running.close();
+        let outcome = running.finish();
+        outcome.ok();
+        assert_eq!(outcome.report().triggers(), ["api", "api"], "{outcome:?}");
+        assert!(outcome.stderr.contains("its huge pages cannot be kept out of the copy"), "{outcome:?}");
+    }
+}

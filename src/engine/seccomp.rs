@@ -34,6 +34,11 @@ pub fn asks(filter: &[Instruction], call: &Call) -> bool {
     action(filter, call) == Some(0x7fc0_0000)
 }
 
+/// Whether this call fails: SECCOMP_RET_ERRNO.
+pub fn refuses(filter: &[Instruction], call: &Call) -> bool {
+    action(filter, call) == Some(0x5_0000)
+}
+
 fn action(filter: &[Instruction], call: &Call) -> Option<u32> {
     verdict(filter, call).map(|verdict| verdict & 0xffff_0000)
 }
@@ -146,7 +151,7 @@ mod tests {
             instruction(0x06, 0x5_0001, 0, 0),
         ];
         let flags = |flags: u64| Call { number: 56, args: [flags, 0, 0, 0, 0, 0] };
-        assert!(!ends(&filter, &flags(0x11)), "refused is not ended");
+        assert!(!ends(&filter, &flags(0x11)) && refuses(&filter, &flags(0x11)), "refused is not ended");
         assert!(!asks(&filter, &flags(0x11)));
         let by_supervisor = [instruction(0x06, 0x7fc0_0000, 0, 0)];
         assert!(asks(&by_supervisor, &flags(0)) && !ends(&by_supervisor, &flags(0)));

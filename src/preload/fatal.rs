@@ -55,6 +55,12 @@ pub fn leave() -> bool {
     was_on
 }
 
+/// Takes [`leave`] back, while other threads run: a signal that is ignored must not come to us meanwhile.
+pub fn come_again() {
+    ON.store(true, Relaxed);
+    watched().for_each(put);
+}
+
 fn put_back(signals: impl Iterator<Item = c_int>) {
     let default = Action::DEFAULT;
     for signal in signals.filter(|signal| is_in_place(*signal)) {

@@ -266,7 +266,13 @@ pub fn is_programs_own() -> bool {
 
 /// Without jemalloc nobody is to find its functions, although we have some.
 pub fn hide_what_is_missing() {
-    symbols::take_back(&[c"mallocx", c"rallocx", c"xallocx", c"dallocx", c"sdallocx"]);
+    symbols::take_back(&[c"mallocx", c"rallocx", c"xallocx", c"dallocx", c"sdallocx"], |name| {
+        let is_missing = next(&Search::behind_us(), name) == 0;
+        if is_missing {
+            forget_error();
+        }
+        is_missing
+    });
 }
 
 /// Whether this is a Python that serves small blocks from arenas of its own, out of our sight.

@@ -5,11 +5,11 @@
 //! which a helper does.) Nor is one by a system call of the program's own, or of a child of vfork.
 #![allow(unsafe_code)] // reads the filter that the program gives to the kernel
 
-use crate::{bundled, fatal, real, settings, state, stop, trigger};
+use crate::{bundled, fatal, real, settings, state, stop, threads, trigger};
 use core::ffi::{c_int, c_long};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::arena;
-use leakscan_engine::seccomp::{Call, Instruction, LONGEST, asks, ends};
+use leakscan_engine::seccomp::{Call, Instruction, LONGEST, asks, ends, refuses};
 use leakscan_engine::sys::{self, nr};
 
 /// There is such a filter, or there will be in a moment: no scan, and no system call of ours that the program would not make without us.
@@ -82,16 +82,21 @@ fn closes_by_prctl(mode: usize, filter: usize) -> bool {
 
 /// Puts on a filter by `put`, which has been put on if `is_on` says so. (In a child of vfork, whose memory is its parent's, nothing else.)
 fn close_for<T>(put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> bool) -> T {
-    if is_closed() || shares_memory() {
+    let is_watched = settings::PID.load(Relaxed) == sys::getpid();
+    if is_closed() || !is_watched && shares_memory() {
         return put();
     }
     trigger::before_filter();
     CLOSED.store(true, SeqCst);
-    wait_for_others();
-    stop::signal::wait_for_returns(sys::getpid());
+    // (In a child by a bare system call there is one thread, and memory as that system call has found it.)
+    if is_watched {
+        wait_for_others();
+        stop::signal::wait_for_returns(sys::getpid());
+    }
     bundled::begin_below();
-    // What ends the program from here on is not to come to us first.
+    // What ends the program from here on is not to come to us first, nor what still waits for a thread that blocks it.
     let watched = fatal::leave();
+    stop::signal::forget_waiting();
     let result = put();
     if is_on(&result) {
         state::close();
@@ -101,18 +106,20 @@ fn close_for<T>(put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> bool) -> T {
     } else {
         CLOSED.store(false, SeqCst);
         if watched {
-            fatal::init();
+            fatal::come_again();
         }
     }
     result
 }
 
-/// Whether this is a process beside the one that we watch, in the same memory.
+/// Whether this process, which is not the one that we watch, has the same memory.
 fn shares_memory() -> bool {
     const KCMP_VM: usize = 1;
-    let (watched, own) = (settings::PID.load(Relaxed) as usize, sys::getpid() as usize);
-    // SAFETY: compares, and takes no pointer. Where it is refused, this is taken for a process of its own.
-    watched != own && unsafe { sys::call(nr::KCMP, [watched, own, KCMP_VM, 0, 0, 0]) } == Ok(0)
+    let watched = settings::PID.load(Relaxed);
+    // SAFETY: compares, and takes no pointer.
+    let compared = unsafe { sys::call(nr::KCMP, [watched as usize, sys::getpid() as usize, KCMP_VM, 0, 0, 0]) };
+    // Where the kernel does not say: the thread that has called vfork, whose control block this one has, too, waits as it never does else.
+    compared.map_or_else(|_| stop::waits_undisturbed(watched, threads::own_tid()), |order| order == 0)
 }
 
 /// Of `struct sock_fprog`, whose first word is the number of instructions.
@@ -129,7 +136,12 @@ fn closes(program: usize) -> bool {
     let filter = unsafe { core::slice::from_raw_parts(start as *const Instruction, len) };
     // A supervisor may be a thread of the program's, which stands still for a scan.
     let ours = || calls().chain(of_children());
-    calls().any(|call| ends(filter, &call)) || ours().any(|call| asks(filter, &call))
+    calls().any(|call| ends(filter, &call)) || ours().any(|call| asks(filter, &call)) || leaves_children(filter)
+}
+
+/// Whether nobody may wait for children: each of ours would stay.
+fn leaves_children(filter: &[Instruction]) -> bool {
+    refuses(filter, &Call { number: nr::WAIT4 as u32, ..Call::default() })
 }
 
 /// What is called by threads of the program itself, not by helpers and the snapshot child, whose end it survives.

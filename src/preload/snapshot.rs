@@ -260,8 +260,12 @@ fn clone_alone(job: &mut Job, never_waits: bool) {
 
 /// Lets the clone have what the program keeps from its forks. Gives whether it will. (A filter may end the helper for it.)
 fn take_in(job: &mut Job) -> bool {
+    let stand_still = job.all_stand_still();
+    let Some(all) = &mut job.taken_in else { return false };
+    // (Not by what was so at the scan before.)
+    all.is_safe = false;
     // SAFETY: threads of this process stand still until the clone is made, and this is a helper (see `clone_alone`).
-    job.all_stand_still() && job.taken_in.as_mut().is_some_and(|all| unsafe { all.take() })
+    stand_still && unsafe { all.take() }
 }
 
 /// Keeps it from the program's forks again. (Not by a helper, which there might be no room for: one has tried that nobody is ended for it.)

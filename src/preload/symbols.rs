@@ -198,31 +198,28 @@ pub fn any_refers(but: AddrRange, wanted: impl Fn(&[u8]) -> bool) -> bool {
     })
 }
 
-/// Takes back the addresses that ld.so has given to others for names of ours which nobody else has, and which they only ask for (weak
+/// Takes back the addresses that ld.so has given to others for names of ours which are missing else, and which they only ask for (weak
 /// ones): their being there would tell the program of a library that is not.
 ///
 /// To be called before the program runs.
-pub fn take_back(names: &[&CStr]) {
+pub fn take_back(names: &[&CStr], is_missing: impl Fn(&CStr) -> bool) {
     let ours = own::data();
     for file in files().filter(|file| !ours.contains(file.dynamic())) {
-        let table = Table::of(file.0);
-        let is_meant = |symbol: &Symbol| names.iter().any(|name| table.is_named(symbol, name));
-        // SAFETY: the tables of a loaded file.
-        if unsafe { table.undefined() }.any(|symbol| symbol.is_weak() && is_meant(symbol)) {
-            take_back_from(&file, names);
+        let relocations = Relocations::of(file.0);
+        let is_meant = |symbol: &Symbol| names.iter().any(|name| relocations.table.is_named(symbol, name));
+        // SAFETY: the file is loaded.
+        if unsafe { relocations.all() }.any(|(_, symbol)| symbol.is_wish() && is_meant(symbol)) {
+            take_back_from(&file, &relocations, |symbol| {
+                names.iter().any(|name| relocations.table.is_named(symbol, name) && is_missing(name))
+            });
         }
     }
 }
 
-fn take_back_from(file: &File, names: &[&CStr]) {
+fn take_back_from(file: &File, relocations: &Relocations, is_missing: impl Fn(&Symbol) -> bool) {
     let Some(segments) = file.segments() else { return };
-    let (relocations, others) = (Relocations::of(file.0), Search::new());
-    let is_meant = |symbol: &Symbol| {
-        let is_named = |name: &&CStr| relocations.table.is_named(symbol, name) && !others.may_exist(name);
-        symbol.section == 0 && symbol.is_weak() && names.iter().any(is_named)
-    };
     // SAFETY: the file is loaded.
-    for (place, _) in unsafe { relocations.all() }.filter(|(_, symbol)| is_meant(symbol)) {
+    for (place, _) in unsafe { relocations.all() }.filter(|(_, symbol)| symbol.is_wish() && is_missing(symbol)) {
         let place = place.wrapping_add(file.0.base);
         if !segments.writable().any(|range| range.contains(place)) {
             continue;
@@ -253,20 +250,28 @@ struct Relocations {
     places: [(usize, usize); 2],
 }
 
+/// The size of an `Elf64_Rela`.
+const PLACE: usize = 24;
+
 impl Relocations {
     fn of(file: &Map) -> Self {
         const CALLS_SIZE: usize = 2;
         const OTHERS: usize = 7;
         const OTHERS_SIZE: usize = 8;
         const CALLS: usize = 23;
-        let mut found = Self { table: Table::of(file), ..Self::default() };
+        const WITHOUT_SYMBOL: usize = 0x6fff_fff9;
+        let (mut found, mut without) = (Self { table: Table::of(file), ..Self::default() }, 0);
         each_entry(file, |tag, value, address| match tag {
             CALLS => found.places[0].0 = address,
             CALLS_SIZE => found.places[0].1 = value,
             OTHERS => found.places[1].0 = address,
             OTHERS_SIZE => found.places[1].1 = value,
+            WITHOUT_SYMBOL => without = value * PLACE,
             _ => {}
         });
+        // They stand first, and may be most.
+        let [_, others] = &mut found.places;
+        *others = (others.0 + without.min(others.1), others.1 - without.min(others.1));
         found
     }
 
@@ -276,8 +281,9 @@ impl Relocations {
     /// The file is loaded.
     unsafe fn all(&self) -> impl Iterator<Item = (usize, &'static Symbol)> {
         let Table { symbols, strings, .. } = self.table;
-        let tables = self.places.iter().filter(move |(start, _)| *start != 0 && symbols != 0 && strings != 0);
-        tables.flat_map(|(start, size)| (*start..*start + *size).step_by(24)).filter_map(move |at| {
+        let tables =
+            self.places.iter().filter(move |(start, size)| *start != 0 && *size != 0 && symbols != 0 && strings != 0);
+        tables.flat_map(|(start, size)| (*start..*start + *size).step_by(PLACE)).filter_map(move |at| {
             // SAFETY: its linker has laid out the tables: place, then the symbol's number in the upper half of a word; 0 is none.
             unsafe {
                 let number = *((at + 8) as *const usize) >> 32;
@@ -312,9 +318,10 @@ pub struct Symbol {
 }
 
 impl Symbol {
-    fn is_weak(&self) -> bool {
+    /// Another file's, which may be missing (a weak reference).
+    fn is_wish(&self) -> bool {
         const STB_WEAK: u8 = 2;
-        self.kind >> 4 == STB_WEAK
+        self.section == 0 && self.kind >> 4 == STB_WEAK
     }
 }
 
@@ -348,19 +355,6 @@ impl Table {
             _ => {}
         });
         table
-    }
-
-    /// The symbols that the file has not got itself: all of them, and others. None if it has no table that would tell how many.
-    ///
-    /// # Safety
-    /// The file is loaded.
-    unsafe fn undefined(&self) -> impl Iterator<Item = &'static Symbol> {
-        let is_known = self.hash != 0 && self.symbols != 0 && self.strings != 0;
-        // SAFETY: those in the hash table stand behind the others; its second word is the number of the first of them.
-        let count = if is_known { unsafe { ((self.hash + 4) as *const u32).read() as usize } } else { 0 };
-        let symbols = self.symbols as *const Symbol;
-        // SAFETY: as above.
-        (1..count).map(move |at| unsafe { &*symbols.add(at) }).filter(|symbol| symbol.section == 0)
     }
 
     fn name(&self, symbol: &Symbol) -> &'static CStr {

@@ -80,7 +80,6 @@ impl TakenIn {
     /// Nobody else who shares this memory runs until `undo`.
     pub unsafe fn take(&mut self) -> bool {
         self.used.store(0, Relaxed);
-        self.is_safe = false;
         if self.is_refused {
             return false;
         }

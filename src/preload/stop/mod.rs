@@ -212,6 +212,18 @@ pub fn count() -> usize {
     sys::stat(c"/proc/self/task").map_or(0, |stat| (stat.links as usize).saturating_sub(2))
 }
 
+/// Whether a thread waits so that no signal disturbs it, as in vfork.
+pub fn waits_undisturbed(pid: u32, tid: u32) -> bool {
+    let (mut path, mut buffer) = ([0u8; 64], [0u8; 512]);
+    let stat = sys::read_file(task_path(&mut path, pid, tid, b"stat"), &mut buffer);
+    stat.is_ok_and(|stat| state_in(stat) == Some(b'D'))
+}
+
+/// `tid (name) S ...`: the name may hold anything but ends at the last parenthesis.
+fn state_in(stat: &[u8]) -> Option<u8> {
+    stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2)).copied()
+}
+
 /// A thread that does not answer: where the kernel says that it is.
 fn look_at(pid: u32, thread: &mut Captured, blocked_is_enough: bool) -> bool {
     let mut buffer = [0u8; 512];
@@ -221,8 +233,7 @@ fn look_at(pid: u32, thread: &mut Captured, blocked_is_enough: bool) -> bool {
         Err(Errno::ENOENT | Errno::ESRCH) => return is_gone(thread),
         Err(_) => return false,
     };
-    // `tid (name) S ...`: the name may hold anything but ends at the last parenthesis.
-    let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2)).copied();
+    let state = state_in(stat);
     if matches!(state, Some(b'Z' | b'X')) {
         return is_gone(thread);
     }

@@ -5,8 +5,8 @@
 #![allow(unsafe_code)] // reads the kernel's signal frame
 
 use super::{Captured, Crew, State, VECTOR, arch, look_at};
-use crate::real;
 use crate::shims::thread_pointer;
+use crate::{real, sandbox};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{
     AtomicU32, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -65,7 +65,27 @@ pub fn number() -> u32 {
     SIGNAL.load(Relaxed)
 }
 
+/// Takes the signals of ours back that still wait for threads which block them: the kernel forgets those of a signal that is ignored.
+pub fn forget_waiting() {
+    const SIG_IGN: usize = 1;
+    let (signal, mut ours) = (number() as c_int, Action::DEFAULT);
+    let ignored = Action { handler: SIG_IGN, ..Action::DEFAULT };
+    // SAFETY: glibc reads the one action and writes the other, which is put back.
+    unsafe {
+        if signal != 0
+            && real::sigaction(signal, core::ptr::null(), &raw mut ours) == 0
+            && ours.handler == handle as *const () as usize
+            && real::sigaction(signal, &raw const ignored, core::ptr::null_mut()) == 0
+        {
+            real::sigaction(signal, &raw const ours, core::ptr::null_mut());
+        }
+    }
+}
+
 unsafe extern "C" fn handle(_: c_int, info: *const i32, context: *const c_void) {
+    if sandbox::is_closed() {
+        return;
+    }
     // SAFETY: the kernel gives a siginfo: number, errno, code, padding, pid.
     let (code, sender) = unsafe { (*info.add(2), *info.add(4)) };
     let round = ROUND.load(Acquire);
