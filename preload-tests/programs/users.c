@@ -24,6 +24,7 @@ int main(int count, char **words) {
     if (is(way, "setreuid")) check(setreuid(NOBODY, NOBODY) == 0);
     if (is(way, "setresuid")) check(setresuid(NOBODY, NOBODY, NOBODY) == 0);
     if (is(way, "real")) check(setreuid(NOBODY, 0) == 0);
+    if (is(way, "real_alone")) check(setreuid(-1, NOBODY) == 0);
     if (is(way, "refused")) {
         struct sock_filter code[] = {
             BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),

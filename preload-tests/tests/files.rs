@@ -279,6 +279,7 @@ fn a_program_that_becomes_another_user() {
         ("setresuid", 65534),
         ("seteuid", 0),
         ("real", 0),
+        ("real_alone", 0),
         ("back", 0),
         ("refused", 0),
         ("spawn", 0),

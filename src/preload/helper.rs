@@ -77,8 +77,9 @@ pub fn wait_to_go_on() {
     }
 }
 
+/// Lets one that waits go on. (Another may be over already.)
 pub fn let_go_on() {
-    GO.store(GOES_ON, Relaxed);
+    let _ = GO.compare_exchange(WAITING, GOES_ON, Relaxed, Relaxed);
     sys::futex_wake(&GO, 1);
 }
 

@@ -210,7 +210,7 @@ impl Job {
 
 /// Finds out, while the threads still run, whether a copy is to have other memory than a fork's.
 fn prepare_copy(job: &mut Job) {
-    job.keeps_out = taken_in::has_pages_of_pool();
+    job.keeps_out = taken_in::has_pages_of_pool().unwrap_or(true);
     if (job.keeps_out || regions::KEPT_FROM_FORKS.load(Relaxed)) && job.taken_in.is_none() {
         job.taken_in = TakenIn::new();
     }
@@ -500,8 +500,14 @@ fn clone_if_it_ends(job: &mut Job, is_full: bool) {
     };
     match found {
         Ok(found) if found.reports_forks => job.refused = Errno::EDEADLK.0,
-        // The snapshot becomes the program's child, not ours: we end at once.
-        Ok(_) => clone_child(job, CLONE_PARENT),
+        Ok(_) => {
+            if is_full {
+                // What could not be told before.
+                job.keeps_out = taken_in::has_pages_of_pool().unwrap_or(true);
+            }
+            // The snapshot becomes the program's child, not ours: we end at once.
+            clone_child(job, CLONE_PARENT);
+        }
         Err(error) => job.refused = error.0,
     }
 }

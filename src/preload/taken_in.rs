@@ -223,9 +223,12 @@ fn has_pinned_pages(text: &mut [u8]) -> bool {
     has_some(b"VmPin:", text).ok().flatten().unwrap_or(true)
 }
 
-/// Whether this process has huge pages from the pool, or nobody can tell. (A kernel without such does not name them.)
-pub fn has_pages_of_pool() -> bool {
-    has_some(b"HugetlbPages:", &mut [0; 2048]).map_or(true, |some| some == Some(true))
+/// Whether this process has huge pages from the pool. (A kernel without such does not name them.)
+///
+/// # Errors
+/// Why nobody can tell.
+pub fn has_pages_of_pool() -> Result<bool, Errno> {
+    has_some(b"HugetlbPages:", &mut [0; 2048]).map(|some| some == Some(true))
 }
 
 /// Whether the size that the kernel gives under this name is not zero.

@@ -20,6 +20,7 @@ static CREW: AtomicUsize = AtomicUsize::new(0);
 static SIGNAL: AtomicU32 = AtomicU32::new(0);
 
 const DEADLINE_NS: u64 = 1_000_000_000;
+const BLOCKED_NS: u64 = 50_000_000;
 const PATIENCE_NS: u64 = 5_000_000;
 const SI_TKILL: i32 = -6;
 
@@ -200,9 +201,14 @@ fn wait(crew: &mut Crew, pid: u32, started: u64) {
                 continue;
             }
             asked += 1;
+            // Who blocks the signal may do so for good, and nobody can tell where it is: the others do not stand still for it as long.
+            let patience = if status.is_some_and(|status| status.waits) { BLOCKED_NS } else { DEADLINE_NS };
             // SAFETY: it is there.
-            if age > DEADLINE_NS && unsafe { Captured::take(thread) } {
+            if age > patience && unsafe { Captured::take(thread) } {
                 thread.state = State::Running;
+                if status.is_some_and(|status| status.waits) {
+                    note(crew.waiting, &mut crew.waits, thread.tid);
+                }
             }
         }
         if asked == 0 || age > DEADLINE_NS {
