@@ -12,6 +12,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -425,6 +426,54 @@ static void in_memfd(void) { keep_at(of_file(memfd_create("m", 0), MAP_SHARED));
 static void in_shared_anonymous(void) {
     keep_at((Slot *)mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) + 700);
 }
+// The same as `keep_at`, anywhere.
+static void write_at(char *place) {
+    below(put_hidden);
+    uintptr_t pointer = ~hidden;
+    memcpy(place, &pointer, sizeof pointer);
+    *(volatile uintptr_t *)&pointer = 0;
+    scrub();
+}
+static char *closed_by(int protection, int flags) {
+    char *page = mmap(0, 4096, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+    check(page != MAP_FAILED);
+    keep_at((Slot *)page + 9);
+    check(mprotect(page, 4096, protection) == 0);
+    return page;
+}
+static void in_page_to_be_written(void) { closed_by(PROT_WRITE, MAP_PRIVATE); }
+static void in_page_to_be_run(void) { closed_by(PROT_EXEC, MAP_PRIVATE); }
+static void in_closed_shared_page(void) { closed_by(PROT_NONE, MAP_SHARED); }
+static void in_shared_page_to_be_written(void) { closed_by(PROT_WRITE, MAP_SHARED); }
+// Through another mapping, which is gone.
+static void in_private_memfd(int protection, size_t place) {
+    enum { LARGE = 1 << 20 };
+    int file = memfd_create("m", 0);
+    check(file >= 0 && ftruncate(file, LARGE) == 0);
+    char *at = mmap(0, LARGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    check(at != MAP_FAILED);
+    write_at(at + place);
+    check(munmap(at, LARGE) == 0);
+    check(mmap(0, LARGE, protection, MAP_PRIVATE, file, 0) != MAP_FAILED);
+    close(file);
+}
+static void in_memfd_to_be_changed(void) { in_private_memfd(PROT_READ | PROT_WRITE, 80); }
+static void in_memfd_to_be_run(void) { in_private_memfd(PROT_READ | PROT_EXEC, 101); }
+// The program changes its own code, as libraries do that divert calls.
+static NOINLINE void diverted(void) { __asm__ volatile(".space 8192, 0x90"); }
+static void in_patched_code(void) {
+    char *page = (char *)(((uintptr_t)diverted + 4096) & ~(uintptr_t)4095);
+    check(mprotect(page, 4096, PROT_READ | PROT_WRITE) == 0);
+    write_at(page + 13);
+    check(mprotect(page, 4096, PROT_READ | PROT_EXEC) == 0);
+}
+// libc has the place where a part of the block begins.
+static NOINLINE void buffer_errors(void) { check(setvbuf(stderr, (char *)make() + 64, _IOFBF, 1024) == 0); }
+static void in_libc(void) { below(buffer_errors); }
+static void forgotten_by_libc(void) {
+    in_libc();
+    check(setvbuf(stderr, 0, _IONBF, 0) == 0);
+}
 // Of two large pages one is there, and no scan makes the other.
 static void in_shared_large_pages(void) {
     struct stat before, after;
@@ -450,11 +499,7 @@ static void in_code(void) {
     // As a JIT compiler leaves it: an immediate at an odd address.
     char *page = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     check(page != MAP_FAILED);
-    below(put_hidden);
-    uintptr_t pointer = ~hidden;
-    memcpy(page + 101, &pointer, sizeof pointer);
-    *(volatile uintptr_t *)&pointer = 0;
-    scrub();
+    write_at(page + 101);
     check(mprotect(page, 4096, PROT_READ | PROT_EXEC) == 0);
 }
 static void in_sbrk(void) {
@@ -714,6 +759,15 @@ static const struct {
     {"shared_large_pages", in_shared_large_pages},
     {"shared_anonymous", in_shared_anonymous},
     {"shm", in_shm},
+    {"page_to_be_written", in_page_to_be_written},
+    {"page_to_be_run", in_page_to_be_run},
+    {"closed_shared_page", in_closed_shared_page},
+    {"shared_page_to_be_written", in_shared_page_to_be_written},
+    {"memfd_to_be_changed", in_memfd_to_be_changed},
+    {"memfd_to_be_run", in_memfd_to_be_run},
+    {"patched_code", in_patched_code},
+    {"libc", in_libc},
+    {"forgotten_by_libc", forgotten_by_libc},
     {"code", in_code},
     {"sbrk", in_sbrk},
     {"epoll", in_epoll},

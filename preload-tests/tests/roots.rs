@@ -267,6 +267,31 @@ impl Drop for LargePages {
 }
 
 #[test]
+fn pages_that_are_not_to_be_read() {
+    for place in ["page_to_be_written", "page_to_be_run", "closed_shared_page", "shared_page_to_be_written"] {
+        kept_by("use_mappings", place);
+    }
+}
+
+#[test]
+fn private_mappings_of_memory_that_is_a_file() {
+    kept_by("use_mappings", "memfd_to_be_changed");
+    kept_by("use_mappings", "memfd_to_be_run");
+}
+
+#[test]
+fn code_that_the_program_has_changed() {
+    kept_by("use_mappings", "patched_code");
+}
+
+/// By a pointer into the block.
+#[test]
+fn data_of_libc() {
+    kept_by("use_globals", "libc");
+    never_kept("forgotten_by_libc");
+}
+
+#[test]
 fn pages_that_a_fork_does_not_copy() {
     kept_by("use_mappings", "page_not_forked");
     kept_by("use_mappings", "page_wiped_on_fork");

@@ -237,8 +237,20 @@ pub unsafe fn roots<S: SizeOf>(
     for range in regions::SBRK.iter() {
         sbrk.push(range).then_some(()).ok_or(MEMORY)?;
     }
-    let facts = Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, ends: &ends };
-    let mut closed: List<AddrRange> = List::new();
+    let mut arenas: List<AddrRange> = List::new();
+    let data =
+        |mapping: &&Mapping<'_>| mapping.write && !mapping.shared && mapping.inode != 0 && roots::is_libc(mapping.path);
+    for mapping in mappings.iter().filter(data) {
+        // SAFETY: a library's data, which is repaired where it cannot be read.
+        let words =
+            unsafe { core::slice::from_raw_parts(mapping.range.start as *const usize, mapping.range.len() / 8) };
+        if let Some(arena) = roots::arena_in(mapping.range.start, words) {
+            arenas.push(arena).then_some(()).ok_or(MEMORY)?;
+        }
+    }
+    let facts =
+        Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, arenas: &arenas, ends: &ends };
+    let mut closed: List<(AddrRange, Resident)> = List::new();
     let mut left_in_files = 0;
     let planned = roots::plan(
         mappings,
@@ -262,8 +274,8 @@ pub unsafe fn roots<S: SizeOf>(
                 audit.after(marker, name);
             }
         },
-        |range| {
-            let _ = closed.push(range);
+        |range, resident| {
+            let _ = closed.push((range, resident));
         },
     );
     if !planned {
@@ -353,7 +365,7 @@ fn moved<S: SizeOf>(
     }
     let below = AddrRange::new((caller - DEEPEST).next_multiple_of(8), caller);
     let mut there: List<AddrRange> = List::new();
-    pages.each_resident(below, |run| _ = there.push(run));
+    pages.each_resident(below, Resident::Private, |run| _ = there.push(run));
     there.iter().for_each(|run| read(*run, pages));
 }
 
@@ -453,14 +465,14 @@ fn registers<S: SizeOf>(job: &Job, marker: &mut Marker<'_, '_, S>) {
 
 /// Pages that the program has taken every right from may still hold its pointers: read, and named.
 fn closed_pages<S: SizeOf>(
-    ranges: &[AddrRange],
+    ranges: &[(AddrRange, Resident)],
     pages: &mut Pages,
     marker: &mut Marker<'_, '_, S>,
     unseen: &mut Unseen,
 ) {
     let mut count = 0;
-    for &range in ranges {
-        pages.each_resident(range, |run| {
+    for &(range, resident) in ranges {
+        pages.each_resident(range, resident, |run| {
             snapshot::copy_is_needed();
             // SAFETY: changes this process's copy only.
             if unsafe { sys::call(nr::MPROTECT, [run.start, run.len(), sys::PROT_READ, 0, 0, 0]) }.is_ok() {

@@ -99,24 +99,24 @@ impl Pages {
         Some(Self { program: Some(program), ..Self::open()? })
     }
 
-    /// The parts of a range whose pages exist, in order.
+    /// The parts of a range whose pages exist, in order. A small range of private or shared memory is given as a whole.
     pub fn each(&mut self, range: AddrRange, resident: Resident, mut each: impl FnMut(AddrRange)) {
+        match resident {
+            Resident::Private | Resident::Shared { .. } if range.len() <= SMALL => each(range),
+            _ => self.each_resident(range, resident, each),
+        }
+    }
+
+    /// The same, whatever the range's size.
+    pub fn each_resident(&mut self, range: AddrRange, resident: Resident, each: impl FnMut(AddrRange)) {
         let (asked, until) = match resident {
             Resident::Own { until } => (Asked::Written, until),
-            _ if range.len() <= SMALL => return each(range),
             Resident::Private => (Asked::Private, range.end),
             Resident::Shared { .. } => (Asked::Shared, range.end),
         };
         self.walk(range, until, asked, each);
         // (There may be room for few descriptors.)
         self.programs = None;
-    }
-
-    /// The same for private memory, whatever the range's size. Nothing where the kernel does not say.
-    pub fn each_resident(&mut self, range: AddrRange, each: impl FnMut(AddrRange)) {
-        if self.pagemap.is_some() {
-            self.walk(range, range.end, Asked::Private, each);
-        }
     }
 
     /// The parts of a range whose pages are this process's own: what is written there nobody else sees. Nothing where the kernel does

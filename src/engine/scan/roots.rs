@@ -49,6 +49,8 @@ pub struct Facts<'a> {
     pub heap_is_allocators: bool,
     /// Parts of `[heap]` that the program got by sbrk itself.
     pub sbrk: &'a [AddrRange],
+    /// The states of glibc's main arenas, in its data (see [`arena_in`]). None is known: all of that may be one.
+    pub arenas: &'a [AddrRange],
     /// Where each loaded file's memory ends, by its own headers, on a page border; sorted. The kernel joins a .bss with an
     /// anonymous mapping that happens to come after it.
     pub ends: &'a [usize],
@@ -69,15 +71,15 @@ fn file(mapping: &Mapping<'_>) -> FileId {
 /// Of a file's private mapping that may not be written so much is looked through.
 const READ_ONLY: usize = 256 << 20;
 
-/// Gives every root range that follows from the mappings, in the order of addresses; and to `unreadable`, private ranges
-/// without any permission (PROT_NONE), which may hold pointers that cannot be read.
+/// Gives every root range that follows from the mappings, in the order of addresses; and to `unreadable`, ranges that nobody may read (no
+/// permission at all, or to run it only), which may hold pointers all the same, with how to find out which of their pages exist.
 ///
 /// `false` without memory for the list of loaded files.
 pub fn plan(
     mappings: &[Mapping<'_>],
     facts: &Facts<'_>,
     mut each: impl FnMut(Root),
-    mut unreadable: impl FnMut(AddrRange),
+    mut unreadable: impl FnMut(AddrRange, Resident),
 ) -> bool {
     let mut loaded: List<FileId> = List::new();
     for mapping in mappings.iter().filter(|mapping| mapping.exec && mapping.inode != 0) {
@@ -95,7 +97,9 @@ pub fn plan(
             until = borders.last().map_or(mapping.range.end, |two| two[1].range.end);
         }
         let is_code = mapping.exec && !mapping.write;
-        let data = is_loaded(mapping) && !mapping.shared && mapping.read && !is_code;
+        // What may be written can be read, whatever is said of it.
+        let is_open = mapping.read || mapping.write;
+        let data = is_loaded(mapping) && !mapping.shared && is_open && !is_code;
         let ended = |end: usize| facts.ends.binary_search(&end).is_ok();
         let follows = before.filter(|before| before.end == mapping.range.start);
         let bss = mapping.is_anonymous()
@@ -112,27 +116,36 @@ pub fn plan(
         }
         let how = |exact_only| How { exact_only, unaligned: false };
         let root = |class, how, resident| Some(Root { range: mapping.range, class, how, resident });
-        let root = if !mapping.read && !mapping.write && !mapping.exec {
-            if mapping.is_anonymous() && !mapping.shared {
-                subtract(mapping.range, facts.excluded, &mut unreadable);
+        let is_file = !is_memory(mapping);
+        // Of a file whose pages are told by the page cache, or, where that is the file's matter, by who has written to them.
+        let (cached, own) = (Resident::Shared { is_file }, Resident::Own { until });
+        let root = if !is_open {
+            let resident = match (mapping.inode != 0 && is_file, mapping.shared) {
+                (true, true) => None,
+                (true, false) => Some(own),
+                (false, _) if mapping.shared || mapping.inode != 0 => Some(cached),
+                (false, _) => Some(Resident::Private),
+            };
+            if let Some(resident) = resident {
+                subtract(mapping.range, facts.excluded, |range| unreadable(range, resident));
             }
-            None
-        } else if !mapping.read {
             None
         } else if data || bss {
             // What is read-only was not always: relocations are written there, and a library may close all of its data.
-            let resident = if mapping.write || bss { Resident::Private } else { Resident::Own { until } };
+            let resident = if mapping.write || bss { Resident::Private } else { own };
             root(Class::Globals, how(libc), resident)
         } else if mapping.shared {
-            let is_file = !is_memory(mapping);
             let may_be_written = mapping.write || !is_file || mapping.is_ring();
-            if may_be_written { root(Class::Mappings, how(false), Resident::Shared { is_file }) } else { None }
+            if may_be_written { root(Class::Mappings, how(false), cached) } else { None }
         } else if mapping.inode != 0 {
-            // What was written before it was made read-only is there. (A large one is a file that is read.)
+            // Also code: a program may patch its own, or write some to memory that is a file, and addresses lie anywhere in it.
+            let how = How { exact_only: false, unaligned: is_code };
             match mapping.write {
-                true => root(Class::Mappings, how(false), Resident::Private),
-                false if is_loaded(mapping) || mapping.range.len() > READ_ONLY => None,
-                false => root(Class::Mappings, how(false), Resident::Own { until }),
+                _ if !is_file => root(Class::Mappings, how, cached),
+                true => root(Class::Mappings, how, Resident::Private),
+                // What was written before it was made read-only is there. (A large one is a file that is read.)
+                false if mapping.range.len() > READ_ONLY => None,
+                false => root(Class::Mappings, how, own),
             }
         } else if mapping.path == b"[stack]" {
             root(Class::Stack, how(false), Resident::Private)
@@ -147,7 +160,18 @@ pub fn plan(
             None
         };
         let Some(mut root) = root else { continue };
-        let mut give = |root: Root| subtract(root.range, facts.excluded, |range| each(Root { range, ..root }));
+        let mut each = |root: Root| subtract(root.range, facts.excluded, |range| each(Root { range, ..root }));
+        // Of glibc's data the arena's lists lead to the ends of live blocks; all else is as anybody's.
+        let mut give = |root: Root| {
+            if !root.how.exact_only || facts.arenas.is_empty() {
+                return each(root);
+            }
+            subtract(root.range, facts.arenas, |range| each(Root { range, how: How::default(), ..root }));
+            for arena in facts.arenas.iter().filter(|arena| arena.overlaps(root.range)) {
+                let range = AddrRange::new(arena.start.max(root.range.start), arena.end.min(root.range.end));
+                each(Root { range, ..root });
+            }
+        };
         if let Some(border) = stranger {
             let range = AddrRange::new(border, root.range.end);
             root.range.end = border;
@@ -165,8 +189,21 @@ struct Before {
     libc: bool,
 }
 
+/// Where in the data of a library, of which these are the words from `start` on, an arena's state lies: its lists, of which some are empty (see
+/// [`is_arena`]), and what stands before them. The last of the lists is hardly ever used.
+pub fn arena_in(start: usize, words: &[usize]) -> Option<AddrRange> {
+    const LINKS: usize = 2 * 127;
+    const BEFORE: usize = 14;
+    let is_empty = |(index, links): &(usize, &[usize])| links.iter().all(|link| *link == start + index * 8 - 16);
+    let mut empty = words.windows(2).enumerate().filter(is_empty).map(|(index, _)| index);
+    let first = empty.next()?;
+    let end = empty.next_back()? + 2;
+    let begin = end.saturating_sub(LINKS).min(first).saturating_sub(BEFORE);
+    Some(AddrRange::new(start + begin * 8, start + end * 8))
+}
+
 /// glibc's own data: its bins point to the ends of live blocks.
-fn is_libc(path: &[u8]) -> bool {
+pub fn is_libc(path: &[u8]) -> bool {
     let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
     name.starts_with(b"libc.so.") || name.starts_with(b"libc-2.")
 }
@@ -274,12 +311,12 @@ mod tests {
 
     fn roots(excluded: &[AddrRange], heap_is_allocators: bool, sbrk: &[AddrRange]) -> Vec<(usize, usize, Class, How)> {
         let mut roots = Vec::new();
-        let facts = Facts { excluded, heap_is_allocators, sbrk, ends: &[0x17000, 0x53000] };
+        let facts = Facts { excluded, heap_is_allocators, sbrk, arenas: &[], ends: &[0x17000, 0x53000] };
         assert!(plan(
             &maps::list(MAPS).unwrap(),
             &facts,
             |root| roots.push((root.range.start, root.range.end, root.class, root.how)),
-            |_| {}
+            |_, _| {}
         ));
         roots
     }
@@ -292,11 +329,13 @@ mod tests {
             roots(&[], true, &[AddrRange::new(0x30000, 0x31000)]),
             [
                 (0x10000, 0x11000, Class::Globals, plain),
+                (0x11000, 0x12000, Class::Mappings, code),
                 (0x12000, 0x13000, Class::Globals, plain),
                 (0x13000, 0x14000, Class::Globals, plain),
                 (0x14000, 0x15000, Class::Globals, plain),
                 (0x15000, 0x17000, Class::Globals, plain),
                 (0x30000, 0x31000, Class::Mappings, plain),
+                (0x50000, 0x51000, Class::Mappings, code),
                 (0x51000, 0x52000, Class::Globals, exact),
                 (0x52000, 0x53000, Class::Globals, exact),
                 (0x60000, 0x61000, Class::Mappings, plain),
@@ -327,8 +366,8 @@ mod tests {
     #[test]
     fn unreadable_private_memory_is_named() {
         let mut unreadable = Vec::new();
-        let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &[], ends: &[] };
-        assert!(plan(&maps::list(MAPS).unwrap(), &facts, |_| {}, |range| unreadable.push(range)));
+        let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &[], arenas: &[], ends: &[] };
+        assert!(plan(&maps::list(MAPS).unwrap(), &facts, |_| {}, |range, _| unreadable.push(range)));
         assert_eq!(unreadable, [AddrRange::new(0x61000, 0x62000)]);
     }
 
@@ -336,12 +375,12 @@ mod tests {
     fn a_mapping_that_the_kernel_has_joined_to_a_bss_is_none() {
         let of = |ends: &[usize]| {
             let mut roots = Vec::new();
-            let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &[], ends };
+            let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &[], arenas: &[], ends };
             assert!(plan(
                 &maps::list(MAPS).unwrap(),
                 &facts,
                 |root| roots.push((root.range.start, root.class, root.how.exact_only)),
-                |_| {}
+                |_, _| {}
             ));
             roots.retain(|root| (0x15000..0x17000).contains(&root.0) || (0x52000..0x53000).contains(&root.0));
             roots
@@ -374,6 +413,38 @@ mod tests {
         assert!(!looks_like_heap(at, [0, 0, 0, 0]));
         assert!(!looks_like_heap(at, [at + 0x30, 0, 0x21001, 0x21000]));
         assert!(!looks_like_heap(at, [at + 0x30, 0, 0x21000, 0x20000]));
+    }
+
+    #[test]
+    fn of_glibcs_data_the_arenas_lists_alone_are_read_exactly() {
+        let (plain, exact) = (How::default(), How { exact_only: true, unaligned: false });
+        let arenas = [AddrRange::new(0x51400, 0x51c00)];
+        let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &[], arenas: &arenas, ends: &[] };
+        let mut roots = Vec::new();
+        let mut each = |root: Root| roots.push((root.range.start, root.range.end, root.how));
+        assert!(plan(&maps::list(MAPS).unwrap(), &facts, &mut each, |_, _| {}));
+        roots.retain(|root| (0x51000..0x53000).contains(&root.0));
+        let expected = [
+            (0x51000, 0x51400, plain),
+            (0x51c00, 0x52000, plain),
+            (0x51400, 0x51c00, exact),
+            (0x52000, 0x53000, plain),
+        ];
+        assert_eq!(roots, expected);
+    }
+
+    #[test]
+    fn an_arena_is_found_in_the_data_around_it() {
+        let start = 0x7f00_0000_1000;
+        let mut words = [7usize; 3000];
+        for index in (1014..1014 + 254).step_by(2) {
+            words[index..index + 2].fill(start + index * 8 - 16);
+        }
+        let arena = Some(AddrRange::new(start + 1000 * 8, start + 1268 * 8));
+        assert_eq!(arena_in(start, &words), arena);
+        words[1014..1200].fill(0x5500_0000_0000);
+        assert_eq!(arena_in(start, &words), arena, "its first lists have chunks");
+        assert_eq!(arena_in(start, &[7; 3000]), None);
     }
 
     #[test]
