@@ -161,3 +161,15 @@ fn a_program_whose_report_has_no_place() {
     let quiet = closed(":quiet=1");
     assert_eq!((quiet.status.code(), quiet.stdout.as_str(), quiet.stderr.as_str()), (Some(7), "out\n", "error\n"));
 }
+
+/// A copy would be the init of that namespace, which is over when it ends.
+#[test]
+fn children_in_a_pid_namespace_of_their_own() {
+    if !is_root() {
+        return not_tested("pid namespaces, which only root can make");
+    }
+    let outcome = program("elsewhere.c").run();
+    assert_eq!(outcome.ok().stdout, "done\n");
+    assert!(outcome.stderr.contains("its children are in another pid namespace"), "{outcome:?}");
+    assert!(outcome.reports().iter().all(|report| report.pid != outcome.pid), "{outcome:?}");
+}

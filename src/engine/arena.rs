@@ -38,9 +38,9 @@ static OWN: Own = Own {
 /// The kernel is not to be asked for anything any more.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// From now on nothing is mapped or given back: whoever wants memory is refused, here and in [`crate::heap`].
-pub fn close() {
-    CLOSED.store(true, Relaxed);
+/// From now on nothing is mapped or given back: whoever wants memory is refused, here and in [`crate::heap`]. Or, with `false`, is not any more.
+pub fn close(is_closed: bool) {
+    CLOSED.store(is_closed, Relaxed);
 }
 
 pub fn is_closed() -> bool {

@@ -21,6 +21,7 @@ impl Errno {
     pub const ENOENT: Self = Self(2);
     pub const ESRCH: Self = Self(3);
     pub const EINTR: Self = Self(4);
+    pub const ECHILD: Self = Self(10);
     pub const EAGAIN: Self = Self(11);
     pub const ENOMEM: Self = Self(12);
     pub const EACCES: Self = Self(13);

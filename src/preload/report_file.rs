@@ -212,6 +212,7 @@ pub fn tell(settings: &Settings, step: u32, error: u32) {
         1 => b"operation not permitted",
         2 if step == Step::Maps as u32 => b"no such file",
         2 => b"no such directory",
+        10 => b"its children are in another pid namespace (unshare, setns)",
         11 => b"no further process is allowed (RLIMIT_NPROC)",
         12 => b"not enough memory",
         13 => b"permission denied",

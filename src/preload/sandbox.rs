@@ -72,8 +72,9 @@ pub fn around_call(number: c_long, [a, b, c]: [usize; 3], put: impl FnOnce() -> 
         nr::SECCOMP => a + 1 == STRICT && (b, c) == (0, 0) || a + 1 == FILTER && closes(c),
         _ => false,
     };
-    // With SECCOMP_FILTER_FLAG_NEW_LISTENER a descriptor comes back.
-    if closes { close_for(put, |result| *result >= 0) } else { put() }
+    // Where a descriptor was asked for it comes back. (SECCOMP_FILTER_FLAG_NEW_LISTENER; or the number of a thread that cannot have the filter.)
+    let gives_descriptor = number as usize == nr::SECCOMP && b & 8 != 0;
+    if closes { close_for(put, |result| *result == 0 || gives_descriptor && *result > 0) } else { put() }
 }
 
 fn closes_by_prctl(mode: usize, filter: usize) -> bool {
@@ -97,13 +98,15 @@ fn close_for<T>(put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> bool) -> T {
     // What ends the program from here on is not to come to us first, nor what still waits for a thread that blocks it.
     let watched = fatal::leave();
     stop::signal::forget_waiting();
+    // (Before it: it may be for all threads.)
+    arena::close(true);
     let result = put();
     if is_on(&result) {
         state::close();
-        arena::close();
         // What the program becomes, or starts, has the filter, too.
         settings::leave_environment_late();
     } else {
+        arena::close(false);
         CLOSED.store(false, SeqCst);
         if watched {
             fatal::come_again();

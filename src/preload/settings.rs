@@ -1,7 +1,7 @@
 //! What is fixed when the process starts: its options, who it is, who started it. Set by the constructor, renewed by fork.
 #![allow(unsafe_code)] // copies the option text into memory of our own
 
-use crate::state::PYMALLOC;
+use crate::state::{PYMALLOC, TRACKER};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
@@ -118,16 +118,28 @@ fn parent_is_watched(parent: u32) -> bool {
 /// The environment that the program began with.
 static ENVIRONMENT: AtomicUsize = AtomicUsize::new(0);
 
-/// The same as [`leave_environment`] while the program runs, where its entry is still the one that it began with.
+/// The same as [`leave_environment`] while the program runs, in the environment that it began with, and that which it has now, where the
+/// entry lies on the initial stack or is a block (setenv's).
 pub fn leave_environment_late() {
+    const NAME: &[u8] = b"LD_PRELOAD=";
     /// Of arguments and environment, which lie on top of the stack behind their lists.
     const MOST: usize = 8 << 20;
-    let list = ENVIRONMENT.load(Relaxed);
-    // SAFETY: the list stays where the kernel has put it, and ends in a null pointer, whatever the program has done to it.
-    let value = if list == 0 { None } else { unsafe { find(list as *const *const c_char, b"LD_PRELOAD=") } };
-    if value.is_some_and(|value| (list..list + MOST).contains(&value.as_ptr().addr())) {
-        // SAFETY: as above; the value lies on the initial stack.
-        unsafe { leave_environment(list as *const *const c_char) };
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let first = ENVIRONMENT.load(Relaxed);
+    // SAFETY: libc's own list of the environment, which this thread may look at as by getenv.
+    for list in [first as *const *const c_char, unsafe { environ }] {
+        // SAFETY: the lists stay where the kernel, or libc, has put them, and end in a null pointer, whatever the program has done to them.
+        let value = if list.is_null() { None } else { unsafe { find(list, NAME) } };
+        let can_be_changed = |value: &&CStr| {
+            let start = value.as_ptr().addr();
+            (first..first + MOST).contains(&start) || TRACKER.live.get(start - NAME.len()).is_some()
+        };
+        if value.filter(can_be_changed).is_some() {
+            // SAFETY: as above; the value lies in memory that can be written.
+            unsafe { leave_environment(list) };
+        }
     }
 }
 

@@ -119,6 +119,10 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     shared.ledger.released.store(0, Relaxed);
     shared.ledger.step.store(child::Step::Clone as u32, Relaxed);
     shared.ledger.errno.store(0, Relaxed);
+    if children_are_elsewhere() {
+        fail(Errno::ECHILD);
+        return None;
+    }
     let way = settings::get().map_or("auto", |settings| settings.options.stop);
     if threads == 1 {
         job.way = Way::Alone;
@@ -141,6 +145,13 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     }
     NAMED.store(waiting && name_tracer(job.child as usize), Relaxed);
     u32::try_from(job.child).ok().filter(|child| *child != 0)
+}
+
+/// Whether the next child of this process is in another pid namespace: the first one there is its init, with whose end it is over, and the
+/// program could start no process any more.
+fn children_are_elsewhere() -> bool {
+    let of = |path| sys::stat(path).ok().map(|stat| stat.inode);
+    of(c"/proc/self/ns/pid_for_children") != of(c"/proc/self/ns/pid")
 }
 
 /// The place where all that a scan needs to know is gathered. `None` without memory.
