@@ -281,6 +281,13 @@ static void *vector_thread(void *_) {
                      : "rbx", "rax", "rcx", "rdx", "rsi", "rdi", "r11", "xmm9", "memory");
     return 0;
 }
+// Of the thread that scans: a segment's base, which libc leaves to programs.
+static NOINLINE void base_on_block(void) {
+#if defined __x86_64__
+    check(syscall(SYS_arch_prctl, 0x1001, make()) == 0);
+#endif
+}
+static void in_segment_base(void) { below(base_on_block); }
 static void in_vector_register(void) { start(vector_thread); }
 // A thread that waits in a system call of which the pointer is an argument.
 static void *argument_thread(void *_) {
@@ -391,6 +398,11 @@ static void in_page_wiped_on_fork(void) {
     Slot *page = map(4096);
     keep_at(page + 5);
     check(madvise((void *)page, 4096, MADV_WIPEONFORK) == 0);
+}
+static void in_page_wiped_by_number(void) {
+    Slot *page = map(4096);
+    keep_at(page + 5);
+    check(syscall(SYS_madvise, page, 4096, MADV_WIPEONFORK) == 0);
 }
 static Slot *of_file(int file, int flags) {
     struct stat status;
@@ -730,6 +742,7 @@ static const struct {
     {"left_on_alternate_mapping", left_on_alternate_mapping},
     {"below_alternate_stack", below_alternate_stack},
     {"register", in_register},
+    {"segment_base", in_segment_base},
     {"vector_register", in_vector_register},
     {"argument", in_argument},
     {"dropped_argument", in_dropped_argument},
@@ -749,6 +762,7 @@ static const struct {
     {"page_behind_key", in_page_behind_key},
     {"page_not_forked", in_page_not_forked},
     {"page_wiped_on_fork", in_page_wiped_on_fork},
+    {"page_wiped_by_number", in_page_wiped_by_number},
     {"private_file", in_private_file},
     {"private_file_made_read_only", in_private_file_made_read_only},
     {"shared_file", in_shared_file},

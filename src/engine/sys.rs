@@ -10,7 +10,7 @@ mod arch;
 #[path = "sys/x86_64.rs"]
 mod arch;
 
-pub use arch::{Stat, USER_BITS, nr, restore_signal_frame, syscall};
+pub use arch::{Stat, USER_BITS, nr, restore_signal_frame, spare_base, syscall};
 
 /// An error number as the kernel gave it, positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

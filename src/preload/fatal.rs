@@ -6,7 +6,7 @@
 #![allow(unsafe_code)] // exported functions; reads what the kernel hands to a handler, sends the signal again
 
 use crate::stop::signal::{Action, SA_ONSTACK, SA_SIGINFO, install};
-use crate::{helper, real, sandbox, trigger};
+use crate::{helper, real, regions, sandbox, trigger};
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use leakscan_engine::sys::{self, nr};
@@ -207,8 +207,8 @@ pub extern "C" fn raise(signal: c_int) -> c_int {
     real::raise(signal)
 }
 
-/// syscall: the program's, where it ends the program, makes it another one, lets it serve its own page faults, or puts on a filter; or any,
-/// before the real one is known.
+/// syscall: the program's, where it ends the program, makes it another one, lets it serve its own page faults, advises of memory, or puts on a
+/// filter; or any, before the real one is known.
 pub extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
     match number as usize {
         nr::EXIT_GROUP => trigger::last(),
@@ -216,5 +216,9 @@ pub extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize
         nr::USERFAULTFD => helper::SERVES_FAULTS.store(true, Relaxed),
         _ => {}
     }
-    sandbox::around_call(number, [a, b, c], || real::syscall(number, a, b, c, d, e, f))
+    let result = sandbox::around_call(number, [a, b, c], || real::syscall(number, a, b, c, d, e, f));
+    if number as usize == nr::MADVISE && result == 0 {
+        regions::advised(c as c_int);
+    }
+    result
 }

@@ -455,6 +455,7 @@ fn registers<S: SizeOf>(job: &Job, marker: &mut Marker<'_, '_, S>) {
     for &word in &job.caller.registers {
         marker.root_word(word);
     }
+    marker.root_word(sys::spare_base());
     for (index, thread) in job.crew.found().iter().enumerate() {
         if thread.has_registers {
             thread.general.iter().for_each(|word| marker.root_word(*word));

@@ -173,17 +173,24 @@ pub extern "C" fn grown(start: usize, increment: isize, caller: usize) -> usize 
     start
 }
 
-/// madvise: the program's; we note whether a fork leaves anything out, and whether the kernel may take anything.
+/// madvise: the program's.
 #[unsafe(no_mangle)]
 pub extern "C" fn madvise(start: usize, len: usize, advice: c_int) -> c_int {
+    let result = real::madvise(start, len, advice);
+    if result == 0 {
+        advised(advice);
+    }
+    result
+}
+
+/// The kernel has taken the program's advice: notes whether a fork leaves anything out, and whether the kernel may take anything.
+pub fn advised(advice: c_int) {
     const MADV_FREE: c_int = 8;
     const MADV_DONTFORK: c_int = 10;
     const MADV_WIPEONFORK: c_int = 18;
-    let result = real::madvise(start, len, advice);
     match advice {
-        MADV_FREE if result == 0 => GIVEN_BACK.store(true, Relaxed),
-        MADV_DONTFORK | MADV_WIPEONFORK if result == 0 => KEPT_FROM_FORKS.store(true, Relaxed),
+        MADV_FREE => GIVEN_BACK.store(true, Relaxed),
+        MADV_DONTFORK | MADV_WIPEONFORK => KEPT_FROM_FORKS.store(true, Relaxed),
         _ => {}
     }
-    result
 }

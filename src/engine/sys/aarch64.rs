@@ -113,6 +113,11 @@ pub unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
     result
 }
 
+/// There is no such register.
+pub fn spare_base() -> usize {
+    0
+}
+
 /// What a signal handler installed by a raw `rt_sigaction` returns to.
 ///
 /// # Safety

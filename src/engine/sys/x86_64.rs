@@ -91,6 +91,7 @@ pub mod nr {
     pub const MEMFD_CREATE: usize = 319;
     pub const GETCWD: usize = 79;
     pub const MADVISE: usize = 28;
+    pub const ARCH_PRCTL: usize = 158;
     pub const SECCOMP: usize = 317;
     pub const KCMP: usize = 312;
     pub const RESTART_SYSCALL: usize = 219;
@@ -112,6 +113,15 @@ pub unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
             lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     result
+}
+
+/// The base of the calling thread's segment register that libc leaves to programs (gs), which a clone's first thread has from its parent.
+pub fn spare_base() -> usize {
+    const ARCH_GET_GS: usize = 0x1004;
+    let mut base = 0usize;
+    // SAFETY: the kernel writes one word.
+    unsafe { syscall(nr::ARCH_PRCTL, [ARCH_GET_GS, &raw mut base as usize, 0, 0, 0, 0]) };
+    base
 }
 
 /// What a signal handler installed by a raw `rt_sigaction` returns to.
