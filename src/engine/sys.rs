@@ -378,6 +378,21 @@ pub fn geteuid() -> u32 {
     unsafe { syscall(nr::GETEUID, [0; 6]) as u32 }
 }
 
+/// The first two numbers of the kernel's release.
+pub fn kernel_release() -> Option<(u32, u32)> {
+    const FIELD: usize = 65;
+    let mut name = [0u8; 6 * FIELD];
+    // SAFETY: the kernel writes six texts of 65 bytes each, of which the third is the release.
+    unsafe { call(nr::UNAME, [name.as_mut_ptr() as usize, 0, 0, 0, 0, 0]) }.ok()?;
+    release(&name[2 * FIELD..3 * FIELD])
+}
+
+fn release(text: &[u8]) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|byte| !byte.is_ascii_digit());
+    let mut next = || core::str::from_utf8(numbers.next()?).ok()?.parse().ok();
+    Some((next()?, next()?))
+}
+
 /// The users that the calling thread is: real, effective and saved.
 pub fn users() -> [u32; 3] {
     let mut users = [0u32; 3];
@@ -586,4 +601,17 @@ fn can_read(addr: usize) -> bool {
     // SAFETY: the kernel reads 8 bytes, and refuses what is to be done with them.
     let asked = unsafe { call(nr::RT_SIGPROCMASK, [NOTHING, addr, 0, 8, 0, 0]) };
     addr != 0 && asked == Err(Errno::EINVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_release_is_read() {
+        assert_eq!(release(b"5.15.0-91-generic\0\0"), Some((5, 15)));
+        assert_eq!(release(b"6.18-rc1\0"), Some((6, 18)));
+        assert_eq!(release(b"unknown\0"), None);
+        assert!(kernel_release().is_some());
+    }
 }

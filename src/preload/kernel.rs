@@ -43,6 +43,20 @@ pub struct Userfaultfds {
     pub reports_forks: bool,
 }
 
+/// Whether a helper that a filter ends, as it traces, takes the program with it: before Linux 5.16 whatever ends with a core ended all that
+/// share its memory.
+pub fn ends_all_for_a_helper() -> bool {
+    sys::kernel_release().is_none_or(|release| release < (5, 16))
+}
+
+/// Whether there is a filter on this process's system calls (seccomp), or nobody can tell.
+pub fn has_filter() -> bool {
+    let mut text = [0; 2048];
+    let Ok(status) = sys::read_file(c"/proc/self/status", &mut text) else { return true };
+    let mode = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Seccomp:\t"));
+    mode.is_some_and(|mode| mode != b"0")
+}
+
 /// Whether this process has more than a few descriptors, each of which takes a microsecond to look at. (Linux says so since 6.2.)
 pub fn has_many_descriptors() -> bool {
     const FEW: u64 = 64;

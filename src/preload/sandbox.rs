@@ -5,7 +5,7 @@
 //! which a helper does.) Nor is one by a system call of the program's own, or of a child of vfork.
 #![allow(unsafe_code)] // reads the filter that the program gives to the kernel
 
-use crate::{bundled, fatal, real, settings, state, stop, threads, trigger};
+use crate::{bundled, fatal, kernel, real, settings, state, stop, threads, trigger};
 use core::ffi::{c_int, c_long};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::arena;
@@ -139,7 +139,10 @@ fn closes(program: usize) -> bool {
     let filter = unsafe { core::slice::from_raw_parts(start as *const Instruction, len) };
     // A supervisor may be a thread of the program's, which stands still for a scan.
     let ours = || calls().chain(of_children());
-    calls().any(|call| ends(filter, &call)) || ours().any(|call| asks(filter, &call)) || leaves_children(filter)
+    calls().any(|call| ends(filter, &call))
+        || ours().any(|call| asks(filter, &call))
+        || leaves_children(filter)
+        || kernel::ends_all_for_a_helper() && of_children().any(|call| ends(filter, &call))
 }
 
 /// Whether nobody may wait for children: each of ours would stay.
@@ -158,7 +161,7 @@ fn calls() -> impl Iterator<Item = Call> {
     const FOR_READING: u64 = sys::O_CLOEXEC as u64;
     const FOR_WRITING: u64 = (sys::O_WRONLY | sys::O_CREAT | sys::O_APPEND | sys::O_NOFOLLOW | sys::O_CLOEXEC) as u64;
     const HERE: u64 = -100i64 as u64;
-    const PLAIN: [usize; 32] = [
+    const PLAIN: [usize; 33] = [
         nr::READ,
         nr::WRITE,
         nr::CLOSE,
@@ -177,6 +180,7 @@ fn calls() -> impl Iterator<Item = Call> {
         nr::GETPPID,
         nr::GETTID,
         nr::GETEUID,
+        nr::GETRESUID,
         nr::WAIT4,
         nr::FUTEX,
         nr::GETDENTS64,

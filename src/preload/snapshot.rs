@@ -132,7 +132,6 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
             job.pause_ended();
         }
     } else {
-        prepare_copy(job);
         let is_stopped = way != "signal" && by_ptrace(job);
         // (Where that has taken all its time another way would take as much again.)
         if !is_stopped && way != "ptrace" && ![Errno::EDEADLK, Errno::ETIMEDOUT].contains(&Errno(job.refused)) {
@@ -219,7 +218,7 @@ impl Job {
     }
 }
 
-/// Finds out, while the threads still run, whether a copy is to have other memory than a fork's.
+/// Finds out whether a copy is to have other memory than a fork's. For when the threads stand still, or there is one.
 fn prepare_copy(job: &mut Job) {
     job.keeps_out = taken_in::has_pages_of_pool().unwrap_or(true);
     if (job.keeps_out || regions::KEPT_FROM_FORKS.load(Relaxed)) && job.taken_in.is_none() {
@@ -443,7 +442,7 @@ fn by_helper(job: &mut Job, task: extern "C" fn(usize) -> !, kind: Kind) -> bool
 /// Lets a helper stop the threads and clone. `false` if ptrace is refused.
 fn by_ptrace(job: &mut Job) -> bool {
     // A way that was refused stays refused: what refuses it (a filter, a container) does not change, but a debugger may go.
-    if REFUSED.load(Relaxed) > 3 {
+    if REFUSED.load(Relaxed) > 3 || kernel::ends_all_for_a_helper() && kernel::has_filter() {
         job.refused = Errno::EPERM.0;
         return false;
     }
@@ -512,9 +511,9 @@ fn clone_if_it_ends(job: &mut Job, is_full: bool) {
     match found {
         Ok(found) if found.reports_forks => job.refused = Errno::EDEADLK.0,
         Ok(_) => {
-            if is_full {
-                // What could not be told before.
-                job.keeps_out = taken_in::has_pages_of_pool().unwrap_or(true);
+            // (Of one thread that was done before, if it could be.)
+            if job.way != Way::Alone || is_full {
+                prepare_copy(job);
             }
             // The snapshot becomes the program's child, not ours: we end at once.
             clone_child(job, CLONE_PARENT);
