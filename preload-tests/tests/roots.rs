@@ -116,6 +116,24 @@ fn alternate_signal_stack_that_nobody_stands_on() {
     }
 }
 
+/// A handler there has switched to another stack by itself, and comes back.
+#[test]
+fn alternate_signal_stack_whose_thread_stands_nobody_knows_where() {
+    let run = |what: &str| program("handlers.c").arg(what).options("interval=0:scan_at_exit=0").run();
+    run("by_hand").expect_clean();
+    run("by_hand_over").expect_leaks(1, 1337);
+}
+
+/// The kernel goes on to name it.
+#[test]
+fn memory_that_was_an_alternate_signal_stack() {
+    for what in ["mapping", "block"] {
+        let app = program("handlers.c").args(["given_back", what]).options("interval=0:scan_at_exit=0");
+        app.run().expect_clean();
+        app.arg("lost").run().expect_leaks(1, 1337);
+    }
+}
+
 #[test]
 fn alternate_signal_stack_is_in_use_without_what_is_left_on_it() {
     for stop in ["ptrace", "signal"] {

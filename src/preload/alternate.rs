@@ -1,11 +1,20 @@
 //! Alternate signal stacks. Often only the kernel keeps the address: the block is in use, but what a handler that has returned
 //! left in it keeps nothing.
-#![allow(unsafe_code)] // reads what the program gives to sigaltstack
+//!
+//! A program may give such memory back and use it for something else, and the kernel is not told. So its contents mean nothing only where
+//! the kernel's own frame is at its top, which names it, and where it is not another block by now.
+#![allow(unsafe_code)] // reads what the program gives to sigaltstack, and the copied memory
 
+use crate::state::TRACKER;
+use crate::tls::Alternate;
 use crate::{real, tls};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
-use leakscan_engine::{AddrRange, sys};
+use leakscan_engine::AddrRange;
+use leakscan_engine::record::live_map::Cell;
+use leakscan_engine::scan::blocks::{Blocks, SizeOf};
+use leakscan_engine::scan::resident::Pages;
+use leakscan_engine::sys;
 
 /// glibc's `stack_t`.
 #[derive(Clone, Copy)]
@@ -37,12 +46,43 @@ pub extern "C" fn sigaltstack(new: usize, old: usize) -> c_int {
         let size = if stack.flags & SS_DISABLE == 0 { stack.size } else { 0 };
         thread.alternate.size.store(size, Relaxed);
         thread.alternate.start.store(stack.start, Relaxed);
+        thread.alternate.cell.store(cell(TRACKER.live.get(stack.start)), Relaxed);
     }
     result
 }
 
+/// What is known of the block that begins there; 0: none does.
+fn cell(cell: Option<Cell>) -> u32 {
+    cell.map_or(0, |cell| cell.0)
+}
+
 /// Those of all threads, and whose they are. For the snapshot child.
-pub fn stacks() -> impl Iterator<Item = (u32, AddrRange)> {
-    let all = tls::all().map(|thread| (thread.tid.load(Relaxed), thread.alternate.range()));
-    all.filter(|(tid, range)| *tid != 0 && !range.is_empty())
+pub fn stacks() -> impl Iterator<Item = (u32, &'static Alternate)> {
+    let all = tls::all().map(|thread| (thread.tid.load(Relaxed), &thread.alternate));
+    all.filter(|(tid, stack)| *tid != 0 && !stack.range().is_empty())
+}
+
+/// Whether what is there was left by a handler. For the snapshot child.
+///
+/// The kernel writes to a frame which alternate stack it is on: where it does so first, that is the stack's top. Memory that was given back
+/// to the kernel has no such frame, nor has a stack that no handler was ever on. One that is taken away from its thread while a
+/// handler is on it (SS_AUTODISARM) is for handlers that go on elsewhere.
+pub fn is_left<S: SizeOf>(stack: &Alternate, blocks: &Blocks<'_, S>, pages: &mut Pages) -> bool {
+    /// A frame with all registers is no larger.
+    const FRAME: usize = 32 << 10;
+    let range = stack.range();
+    if cell(blocks.cell(range.start)) != stack.cell.load(Relaxed) {
+        return false;
+    }
+    let mut is_named = false;
+    let top = AddrRange::new(range.start.max(range.end.saturating_sub(FRAME)), range.end);
+    pages.each_resident(top, |run| {
+        let (from, to) = (run.start.max(top.start).next_multiple_of(8), run.end.min(top.end));
+        is_named |= (from..to.saturating_sub(16)).step_by(8).any(|at| {
+            // SAFETY: pages that exist; those that cannot be read are repaired.
+            let [start, flags, size] = unsafe { *(at as *const [usize; 3]) };
+            start == range.start && flags as u32 == 0 && size == range.len()
+        });
+    });
+    is_named
 }

@@ -95,14 +95,6 @@ pub fn may_lie_in(usable: usize) -> bool {
     usable >= SMALLEST.load(Relaxed)
 }
 
-/// Whether a stack pointer is that of a context.
-pub fn hold(sp: usize) -> bool {
-    used().iter().any(|context| {
-        let low = context.low.load(Acquire);
-        low > 1 && AddrRange::new(low, context.high.load(Relaxed)).contains(sp)
-    })
-}
-
 /// The memory is something else from now on.
 pub fn forget(range: AddrRange) {
     for context in used() {

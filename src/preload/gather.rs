@@ -13,7 +13,7 @@ use crate::stop::State;
 use crate::threads::{Fate, Stack};
 use crate::tls::{self, Mover};
 use crate::unforked::Copied;
-use crate::{alternate, bundled, contexts, deepbind, heaps, own, regions, taken_in, threads};
+use crate::{alternate, bundled, deepbind, heaps, own, regions, taken_in, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -77,6 +77,8 @@ pub unsafe fn roots<S: SizeOf>(
     let (mut stacks, mut storage): (List<AddrRange>, List<AddrRange>) = (List::new(), List::new());
 
     let (mut live, mut standing): (List<u32>, List<usize>) = (List::new(), List::new());
+    // Those that stand on the stack that they were started with.
+    let mut at_home: List<u32> = List::new();
     // Control blocks of records that are theirs.
     let mut taken: List<usize> = List::new();
     // It has called us, so that nothing of its own lies below.
@@ -103,7 +105,10 @@ pub unsafe fn roots<S: SizeOf>(
             exclude(&mut excluded, places.storage)?;
             let _ = storage.push(places.storage);
         }
-        exclude(&mut excluded, places.dead)?;
+        if !places.dead.is_empty() {
+            at_home.push(thread.tid).then_some(()).ok_or(MEMORY)?;
+            exclude(&mut excluded, places.dead)?;
+        }
         // A thread that stands on a block (a coroutine's stack from malloc, an alternate signal stack): the block is in use
         // from its stack pointer on, whoever points to it.
         if thread.sp != 0
@@ -113,17 +118,18 @@ pub unsafe fn roots<S: SizeOf>(
             let _ = stacks.push(AddrRange::new(thread.low().max(block), end));
         }
     }
-    // Nobody stands on these: what is left there keeps nothing.
+    // Alternate signal stacks that nobody stands on. What is left there keeps nothing, unless the handler has gone on elsewhere and comes
+    // back: its thread is on no stack of its own then. (Where a signal has stopped a thread, the topmost frame is ours.)
     let mut idle: List<AddrRange> = List::new();
-    // (But a handler that has gone on to a coroutine comes back.)
-    let is_used = |tid: u32, range: AddrRange| {
-        let owner = standing.iter().zip(live.iter()).find(|(_, thread)| **thread == tid);
-        standing.iter().any(|sp| range.contains(*sp)) || owner.is_some_and(|(sp, _)| contexts::hold(*sp))
-    };
-    let unused = alternate::stacks().filter(|(tid, range)| !is_used(*tid, *range));
-    for (tid, range) in unused {
-        if tid == tls::PARENTS {
-            // Its memory may be another block's by now.
+    let is_away =
+        |tid| live.contains(&tid) && (!at_home.contains(&tid) || job.way == Way::Signal && tid != job.caller.tid);
+    for (tid, stack) in alternate::stacks() {
+        let range = stack.range();
+        if standing.iter().any(|sp| range.contains(*sp)) {
+            continue;
+        }
+        // Its memory may be another block's by now.
+        if tid == tls::PARENTS || is_away(tid) || !alternate::is_left(stack, marker.blocks, pages) {
             marker.root_word(range.start);
             continue;
         }

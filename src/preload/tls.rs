@@ -174,6 +174,8 @@ pub struct Mover {
 pub struct Alternate {
     pub start: AtomicUsize,
     pub size: AtomicUsize,
+    /// Of the block that began there then; 0: none did.
+    pub cell: AtomicU32,
 }
 
 impl Alternate {
