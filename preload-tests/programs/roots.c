@@ -519,6 +519,17 @@ static void in_sbrk(void) {
     check(at != (void *)-1);
     keep_at((Slot *)(((uintptr_t)at + 64) & ~63ul));
 }
+static Slot *by_brk(void) {
+    char *at = sbrk(0);
+    check(brk(at + 8192) == 0);
+    return (Slot *)(((uintptr_t)at + 64) & ~63ul);
+}
+static void in_brk(void) { keep_at(by_brk()); }
+static void forgotten_in_brk(void) {
+    Slot *place = by_brk();
+    keep_at(place);
+    *place = 0;
+}
 
 // What the kernel keeps
 static void in_epoll(void) {
@@ -784,6 +795,8 @@ static const struct {
     {"forgotten_by_libc", forgotten_by_libc},
     {"code", in_code},
     {"sbrk", in_sbrk},
+    {"brk", in_brk},
+    {"forgotten_in_brk", forgotten_in_brk},
     {"epoll", in_epoll},
     {"timer", in_timer},
     {"pipe", in_pipe},

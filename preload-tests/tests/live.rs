@@ -82,7 +82,7 @@ fn private_mappings() {
     kept_by(
         "use_mappings",
         2,
-        &["guarded", "guarded_large", "page_behind_key", "code", "sbrk", "coroutine_on_mapping"],
+        &["guarded", "guarded_large", "page_behind_key", "code", "sbrk", "brk", "coroutine_on_mapping"],
     );
     kept_by("use_mappings", 2, &["page_not_forked", "page_wiped_on_fork"]);
 }

@@ -438,6 +438,8 @@ fn unaligned_word_in_generated_code() {
 #[test]
 fn memory_from_sbrk() {
     kept_by("use_mappings", "sbrk");
+    kept_by("use_mappings", "brk");
+    never_kept("forgotten_in_brk");
 }
 
 #[test]

@@ -129,6 +129,7 @@ functions! {
     SETREUID, "setreuid";
     SETRESUID, "setresuid";
     SBRK, "sbrk", __sbrk;
+    BRK, "brk";
     MADVISE, "madvise";
     MMAP, "mmap";
     MUNMAP, "munmap";
@@ -432,6 +433,9 @@ pub fn sigaltstack(new: usize, old: usize) -> c_int {
 }
 pub fn dlclose(handle: usize) -> c_int {
     call!(DLCLOSE, fn(handle: usize) -> c_int)
+}
+pub fn brk(end: usize) -> c_int {
+    call!(BRK, fn(end: usize) -> c_int)
 }
 pub fn sbrk(increment: isize) -> usize {
     call!(SBRK, fn(increment: isize) -> usize)

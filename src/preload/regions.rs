@@ -1,4 +1,4 @@
-//! What the program's own calls tell about its address space: memory from sbrk, memory that it keeps from its forks, and memory
+//! What the program's own calls tell about its address space: memory from sbrk and brk, memory that it keeps from its forks, and memory
 //! that another allocator than glibc's has taken for its blocks and its books.
 //!
 //! An allocator is known by the file that its malloc lies in: what that file maps is its own. Its books hold stale pointers
@@ -53,7 +53,7 @@ impl<const ROOM: usize> Ranges<ROOM> {
     }
 }
 
-/// Memory that the program got by sbrk itself.
+/// Memory that the program got by sbrk or brk itself.
 pub static SBRK: Ranges<256> = Ranges::new();
 /// The program keeps memory from its forks (MADV_DONTFORK, MADV_WIPEONFORK).
 pub static KEPT_FROM_FORKS: AtomicBool = AtomicBool::new(false);
@@ -157,6 +157,21 @@ pub extern "C" fn sbrk(increment: isize) -> usize {
     real::sbrk(increment)
 }
 
+/// brk without its note. Gives where the memory ended before; -1: it is refused.
+pub extern "C" fn brk(end: usize) -> usize {
+    let before = real::sbrk(0);
+    if real::brk(end) == 0 { before } else { usize::MAX }
+}
+
+/// Notes that `caller` has moved the end of the memory: as [`grown`]. Gives brk's result.
+pub extern "C" fn moved(before: usize, end: usize, caller: usize) -> c_int {
+    if before == usize::MAX {
+        return -1;
+    }
+    grown(before, end.wrapping_sub(before).cast_signed(), caller);
+    0
+}
+
 /// Notes what `caller` has got by sbrk (glibc's malloc does not come here): its blocks if it is an allocator, else memory that
 /// the program uses as it likes. Gives `start`.
 pub extern "C" fn grown(start: usize, increment: isize, caller: usize) -> usize {
@@ -169,6 +184,9 @@ pub extern "C" fn grown(start: usize, increment: isize, caller: usize) -> usize 
         } else {
             note_early(range, true, caller);
         }
+    } else if increment < 0 && start != usize::MAX {
+        // What malloc gets there next is malloc's.
+        SBRK.remove(AddrRange::new(start.wrapping_add_signed(increment), start));
     }
     start
 }

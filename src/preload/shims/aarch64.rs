@@ -187,7 +187,7 @@ export_copy! {
     "strndup", STRNDUP, "x2", "x3" => to::strndup;
 }
 
-/// mmap and sbrk: as they are, then a note of what they gave, how long it is, and who asked.
+/// mmap, sbrk and brk: as they are, then a note of what they gave, how long it is, and who asked.
 macro_rules! export_growth {
     ($($name:literal => $function:path, $len:literal, $note:path;)+) => {
         $(const _: () = {
@@ -221,6 +221,7 @@ export_growth! {
     "mmap" => crate::regions::mmap, "x1", crate::regions::mapped;
     "mmap64" => crate::regions::mmap, "x1", crate::regions::mapped;
     "sbrk" => crate::regions::sbrk, "x0", crate::regions::grown;
+    "brk" => crate::regions::brk, "x0", crate::regions::moved;
 }
 
 /// dlopen and dlmopen: look at the mode, and jump to the real one, which depends on its caller's address.

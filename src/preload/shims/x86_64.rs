@@ -183,7 +183,7 @@ export_copy! {
     "strndup", STRNDUP, "rdx", "rcx" => to::strndup;
 }
 
-/// mmap and sbrk: as they are, then a note of what they gave, how long it is, and who asked.
+/// mmap, sbrk and brk: as they are, then a note of what they gave, how long it is, and who asked.
 macro_rules! export_growth {
     ($($name:literal => $function:path, $len:literal, $note:path;)+) => {
         $(const _: () = {
@@ -213,6 +213,7 @@ export_growth! {
     "mmap" => crate::regions::mmap, "rsi", crate::regions::mapped;
     "mmap64" => crate::regions::mmap, "rsi", crate::regions::mapped;
     "sbrk" => crate::regions::sbrk, "rdi", crate::regions::grown;
+    "brk" => crate::regions::brk, "rdi", crate::regions::moved;
 }
 
 /// dlopen and dlmopen: look at the mode, and jump to the real one, which depends on its caller's address.
