@@ -1,7 +1,9 @@
 // Memory that lies like a heap of glibc's arenas, or near one. `beside`: 200 mappings of the program's own of 1 MiB hold a block of 1337 bytes
 // each, beside the heaps of eight threads; one block of 97 bytes is lost, and named by a freed block of a thread's heap only.
 // `pool`: a pool of 64 MiB, found by masking addresses, begins like a heap: an empty list, what is in use, how much there is.
-// Its 100 blocks of 1337 bytes are given up when an argument more is given.
+// Its 100 blocks of 1337 bytes are given up when an argument more is given. `aligned`: a block of 1 MiB of that alignment and one of 1337
+// bytes point to themselves and to each other; `obstructed`: two of 1337 bytes do, where the first arena has its second part. They are lost,
+// unless an argument more is given.
 #define _GNU_SOURCE
 #include "test.h"
 #include <pthread.h>
@@ -50,11 +52,39 @@ static void fill(void) {
     for (int i = 0; i < 100; i++) pool->objects[i] = held();
 }
 
+static void **volatile cycle;
+static void tie(void **one, void **other) {
+    one[100] = one;
+    one[101] = other;
+    other[100] = one;
+    cycle = one;
+}
+static size_t alignment;
+static void tie_aligned(void) { tie(aligned_alloc(alignment, 1 << 20), held()); }
+static void tie_obstructed(void) {
+    static void *volatile before[4000];
+    char *end = sbrk(0);
+    check(mmap(end, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == end);
+    for (int i = 0; i < 4000; i++) before[i] = malloc(200);
+    void **one = held(), **other = held();
+    check((char *)one > end && (char *)other > end);
+    memset(one, 0, 1337), memset(other, 0, 1337);
+    tie(one, other);
+}
+
 int main(int argc, char **argv) {
     pthread_t threads[8];
     char byte;
     int beside = argc > 1 && !strcmp(argv[1], "beside");
     check(pipe(says) == 0 && pipe(ends) == 0);
+    if (argc > 2 && (!strcmp(argv[1], "aligned") || !strcmp(argv[1], "obstructed"))) {
+        alignment = strtoul(argv[2], 0, 0);
+        below(alignment ? tie_aligned : tie_obstructed);
+        if (argc == 3) cycle = 0;
+        scan();
+        scan();
+        _exit(0);
+    }
     if (!beside) {
         below(fill);
         if (argc > 2) memset(pool->objects, 0, sizeof pool->objects);

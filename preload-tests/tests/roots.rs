@@ -430,6 +430,19 @@ fn memory_that_begins_like_the_heap_of_an_arena() {
     assert_eq!(lost.ok().report().total_through("held"), (100, 100 * 1337), "{lost:?}");
 }
 
+/// Blocks that have pages of their own hold themselves, and one more, whatever their alignment; glibc's first arena has to go on elsewhere.
+#[test]
+fn memory_of_blocks_outside_the_heap() {
+    for alignment in [16, 32, 64, 1024, 2048, 4096, 65536] {
+        let app = program("heaps.c").arg("aligned").arg(alignment.to_string()).options("interval=0:scan_at_exit=0");
+        app.run().expect_leaks(2, (1 << 20) + 1337);
+        app.arg("held").run().expect_clean();
+    }
+    let app = program("heaps.c").args(["obstructed", "0"]).options("interval=0:scan_at_exit=0");
+    app.run().expect_leaks(2, 2 * 1337);
+    app.arg("held").run().expect_clean();
+}
+
 #[test]
 fn unaligned_word_in_generated_code() {
     kept_by("use_mappings", "code");

@@ -20,8 +20,9 @@ pub fn allocator_memory<S: SizeOf>(
     mappings: &[Mapping<'_>],
     mut each: impl FnMut(AddrRange) -> Result<(), Stopped>,
 ) -> Result<(), Stopped> {
-    let heaps = heaps_of_blocks(marker, pages, mappings).ok_or(MEMORY)?;
-    heaps.iter().try_for_each(|heap| each(*heap))?;
+    let mut parts: List<AddrRange> = List::new();
+    let heaps = heaps_of_blocks(marker, pages, mappings, &mut parts).ok_or(MEMORY)?;
+    heaps.iter().chain(parts.iter()).try_for_each(|heap| each(*heap))?;
     // And those without a block.
     let most = if has_tunable(b"glibc.malloc.hugetlb=2") { roots::HEAP_OF_LARGE_PAGES } else { roots::HEAP };
     let step = heaps.iter().fold(most, |step, heap| step.min(1 << heap.start.trailing_zeros()));
@@ -38,13 +39,17 @@ pub fn allocator_memory<S: SizeOf>(
             at += step;
         }
     }
-    // A mapped chunk begins a page; its block comes 16 bytes later, or at an alignment that was asked for.
-    let theirs = |block: &usize| matches!(block % 4096, 0 | 16) && !bundled::heap().contains(*block);
+    // A mapped chunk begins a page; its block comes 16 bytes later, or at an alignment that was asked for: a power of two.
+    let may_be = |within_page: usize| within_page == 0 || within_page.is_power_of_two();
+    let theirs = |block: &usize| may_be(block % 4096) && !bundled::heap().contains(*block);
     for block in marker.blocks.iter().filter(theirs) {
         // SAFETY: a block of glibc's has its chunk header before it: what lies before the chunk, and its size and flags.
         let (before, header) = unsafe { (*((block - 16) as *const usize), *((block - 8) as *const usize)) };
         if header & 2 != 0 && header >> 46 == 0 && before >> 46 == 0 {
-            each(AddrRange::new(block - 16 - before, block - 16 + (header & !7)))?;
+            let chunk = AddrRange::new(block - 16 - before, block - 16 + (header & !7));
+            if chunk.start.is_multiple_of(4096) && chunk.end.is_multiple_of(4096) {
+                each(chunk)?;
+            }
         }
     }
     Ok(())
@@ -108,11 +113,13 @@ fn has_tunable(tunable: &[u8]) -> bool {
     variables.any(|tunables| tunables.windows(tunable.len()).any(|window| window == tunable))
 }
 
-/// The heaps of glibc's arenas that live blocks are in. `None` without memory.
+/// The heaps of glibc's arenas that live blocks are in. The first arena's goes on in mappings where `[heap]` cannot grow: of these, what lies
+/// between two live blocks is added to `parts`. `None` without memory.
 fn heaps_of_blocks<S: SizeOf>(
     marker: &Marker<'_, '_, S>,
     pages: &mut Pages,
     mappings: &[Mapping<'_>],
+    parts: &mut List<AddrRange>,
 ) -> Option<List<AddrRange>> {
     let main =
         mappings.iter().find(|mapping| mapping.path == b"[heap]").map_or(AddrRange::default(), |heap| heap.range);
@@ -122,7 +129,15 @@ fn heaps_of_blocks<S: SizeOf>(
             continue;
         }
         // SAFETY: a block of glibc's has its chunk header before it. Flag 2: mapped by itself; 4: of another arena than the first.
-        if unsafe { *((block - 8) as *const usize) } & 6 != 4 {
+        let header = unsafe { *((block - 8) as *const usize) };
+        if header & 6 == 0 && header >> 46 == 0 {
+            let chunk = AddrRange::new(block - 16, block - 16 + (header & !7));
+            match parts.last_mut().filter(|part| leads_to(part.end, chunk.start)) {
+                Some(part) => part.end = chunk.end,
+                None => parts.push(chunk).then_some(())?,
+            }
+        }
+        if header & 6 != 4 {
             continue;
         }
         // Each begins at a multiple of the most that it may be, which a tunable sets.
@@ -137,6 +152,21 @@ fn heaps_of_blocks<S: SizeOf>(
         }
     }
     Some(heaps)
+}
+
+/// Whether chunk after chunk, of which each says its size, the second place follows on the first. (A part ends with one that is
+/// smaller than any.)
+fn leads_to(mut at: usize, chunk: usize) -> bool {
+    const SMALLEST: usize = 32;
+    while at < chunk {
+        // SAFETY: behind a chunk comes another one's header; where a page cannot be read, an empty one takes its place.
+        let size = unsafe { *((at + 8) as *const usize) } & !7;
+        if size < SMALLEST || size > chunk - at {
+            return false;
+        }
+        at += size;
+    }
+    at == chunk
 }
 
 /// The heap that begins here, as far as it was ever in use, if there is one.
