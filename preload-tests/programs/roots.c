@@ -530,6 +530,32 @@ static void forgotten_in_brk(void) {
     keep_at(place);
     *place = 0;
 }
+// The kernel calls these parts of the heap, too.
+static Slot *by_brk_of_kernel(void) {
+    char *at = sbrk(0);
+    check(syscall(SYS_brk, at + 8192) == (long)(at + 8192));
+    return (Slot *)(((uintptr_t)at + 64) & ~63ul);
+}
+static Slot *behind_heap(void) {
+    uintptr_t end = ((uintptr_t)sbrk(0) + 4095) & ~4095ul;
+    void *at = mmap((void *)end, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    check(at == (void *)end);
+    return at;
+}
+static void in_brk_of_kernel(void) {
+    free(malloc(1));
+    keep_at(by_brk_of_kernel());
+}
+static void in_mapping_behind_heap(void) {
+    free(malloc(1));
+    keep_at(behind_heap());
+}
+static void forgotten_behind_heap(void) {
+    free(malloc(1));
+    Slot *place = behind_heap();
+    keep_at(place);
+    *place = 0;
+}
 
 // What the kernel keeps
 static void in_epoll(void) {
@@ -797,6 +823,9 @@ static const struct {
     {"sbrk", in_sbrk},
     {"brk", in_brk},
     {"forgotten_in_brk", forgotten_in_brk},
+    {"brk_of_kernel", in_brk_of_kernel},
+    {"mapping_behind_heap", in_mapping_behind_heap},
+    {"forgotten_behind_heap", forgotten_behind_heap},
     {"epoll", in_epoll},
     {"timer", in_timer},
     {"pipe", in_pipe},

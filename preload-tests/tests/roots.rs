@@ -456,6 +456,13 @@ fn memory_from_sbrk() {
 }
 
 #[test]
+fn memory_that_the_kernel_calls_the_heap() {
+    kept_by("use_mappings", "brk_of_kernel");
+    kept_by("use_mappings", "mapping_behind_heap");
+    never_kept("forgotten_behind_heap");
+}
+
+#[test]
 fn data_of_epoll() {
     kept_by("use_kernel", "epoll");
 }

@@ -13,7 +13,7 @@ use crate::stop::State;
 use crate::threads::{Fate, Stack};
 use crate::tls::{self, Mover};
 use crate::unforked::Copied;
-use crate::{alternate, bundled, deepbind, heaps, own, regions, taken_in, threads};
+use crate::{alternate, bundled, deepbind, heaps, own, real, regions, taken_in, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -243,6 +243,13 @@ pub unsafe fn roots<S: SizeOf>(
     for range in regions::SBRK.iter() {
         sbrk.push(range).then_some(()).ok_or(MEMORY)?;
     }
+    // What the kernel calls the heap, and glibc has never got: from brk as a system call, or a mapping right behind.
+    let mut all_listed = true;
+    for heap in mappings.iter().filter(|mapping| !foreign && mapping.path == b"[heap]") {
+        let beyond = AddrRange::new(heap.range.start.max(real::sbrk(0).next_multiple_of(16)), heap.range.end);
+        roots::subtract(beyond, &excluded[..used], |part| all_listed &= sbrk.push(part));
+    }
+    all_listed.then_some(()).ok_or(MEMORY)?;
     let mut arenas: List<AddrRange> = List::new();
     let data =
         |mapping: &&Mapping<'_>| mapping.write && !mapping.shared && mapping.inode != 0 && roots::is_libc(mapping.path);
