@@ -14,6 +14,7 @@ use leakscan_engine::AddrRange;
 use leakscan_engine::record::live_map::Cell;
 use leakscan_engine::scan::blocks::{Blocks, SizeOf};
 use leakscan_engine::scan::resident::Pages;
+use leakscan_engine::scan::roots::Resident;
 use leakscan_engine::sys;
 
 /// glibc's `stack_t`.
@@ -76,7 +77,7 @@ pub fn is_left<S: SizeOf>(stack: &Alternate, blocks: &Blocks<'_, S>, pages: &mut
     }
     let mut is_named = false;
     let top = AddrRange::new(range.start.max(range.end.saturating_sub(FRAME)), range.end);
-    pages.each_resident(top, |run| {
+    pages.each_resident(top, Resident::Private, |run| {
         let (from, to) = (run.start.max(top.start).next_multiple_of(8), run.end.min(top.end));
         is_named |= (from..to.saturating_sub(16)).step_by(8).any(|at| {
             // SAFETY: pages that exist; those that cannot be read are repaired.
