@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -207,6 +208,69 @@ static NOINLINE void put_last_in_epoll(void) {
 }
 static void in_epoll_behind_many(void) { below(put_last_in_epoll); }
 
+// Bytes on their way: the pointer's, behind `before` of zeros.
+static int channel[2];
+static void write_zeros(size_t before) {
+    static char zeros[16 << 10];
+    for (size_t part; before != 0; before -= part) {
+        part = before < sizeof zeros ? before : sizeof zeros;
+        check(write(channel[1], zeros, part) == (ssize_t)part);
+    }
+}
+static NOINLINE void write_pointer(void) {
+    uintptr_t word = lost ? 0 : ~hidden;
+    check(write(channel[1], &word, sizeof word) == sizeof word);
+}
+static void in_pipe_behind(size_t before) {
+    check(pipe2(channel, O_NONBLOCK) == 0 && fcntl(channel[1], F_SETPIPE_SZ, 1 << 20) == 1 << 20);
+    write_zeros(before);
+    below(write_pointer);
+}
+static void in_pipe_behind_100k(void) { in_pipe_behind(100 << 10); }
+static void in_pipe_behind_900k(void) { in_pipe_behind(900 << 10); }
+// Across the end of what is read at a time.
+static void in_pipe_across_pieces(void) { in_pipe_behind((224 << 10) - 3); }
+static void in_second_packet(void) {
+    check(pipe2(channel, O_DIRECT | O_NONBLOCK) == 0);
+    write_zeros(64);
+    write_zeros(4096);
+    below(write_pointer);
+}
+static void make_sockets(int kind) { check(socketpair(AF_UNIX, kind | SOCK_NONBLOCK, 0, channel) == 0); }
+static void in_socket_behind_240k(void) {
+    int much = 1 << 20;
+    make_sockets(SOCK_STREAM);
+    check(setsockopt(channel[1], SOL_SOCKET, SO_SNDBUF, &much, sizeof much) == 0);
+    write_zeros(240 << 10);
+    below(write_pointer);
+}
+// Where a look at what waits ends before the pointer.
+static void in_socket_behind_rights(void) {
+    char byte = 0;
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } rights = {.header = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&rights.header), &(int){1}, sizeof(int));
+    struct iovec bytes = {&byte, 1};
+    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof rights};
+    make_sockets(SOCK_STREAM);
+    check(sendmsg(channel[1], &message, 0) == 1);
+    below(write_pointer);
+}
+static void in_second_message(void) {
+    make_sockets(SOCK_SEQPACKET);
+    write_zeros(64);
+    below(write_pointer);
+}
+// Where the program itself has set how far it has looked.
+static void in_marked_socket(void) {
+    int mark = 0;
+    make_sockets(SOCK_STREAM);
+    check(setsockopt(channel[0], SOL_SOCKET, SO_PEEK_OFF, &mark, sizeof mark) == 0);
+    below(write_pointer);
+}
+
 static const struct {
     const char *name;
     void (*hold)(void);
@@ -227,6 +291,14 @@ static const struct {
     {"epoll_among_devices", in_epoll_among_devices},
     {"epoll_under_low_limit", in_epoll_under_low_limit},
     {"epoll_among_epolls", in_epoll_among_epolls},
+    {"pipe_behind_100k", in_pipe_behind_100k},
+    {"pipe_behind_900k", in_pipe_behind_900k},
+    {"pipe_across_pieces", in_pipe_across_pieces},
+    {"second_packet", in_second_packet},
+    {"socket_behind_240k", in_socket_behind_240k},
+    {"socket_behind_rights", in_socket_behind_rights},
+    {"second_message", in_second_message},
+    {"marked_socket", in_marked_socket},
 };
 
 int main(int count, char **words) {

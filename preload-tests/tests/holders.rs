@@ -81,6 +81,35 @@ fn data_of_epoll_where_every_descriptor_is_in_use() {
     }
 }
 
+#[test]
+fn bytes_in_the_tail_of_a_large_pipe() {
+    held("use_kernel=0", &["pipe_behind_100k", "pipe_behind_900k", "pipe_across_pieces"]);
+}
+
+#[test]
+fn bytes_in_a_later_packet_of_a_pipe() {
+    held("use_kernel=0", &["second_packet"]);
+}
+
+#[test]
+fn bytes_in_the_tail_of_a_full_socket() {
+    held("use_kernel=0", &["socket_behind_240k"]);
+}
+
+/// The kernel shows them to nobody who leaves the socket as it is.
+#[test]
+fn bytes_in_a_socket_that_cannot_be_looked_at_confirm_nothing() {
+    for holder in ["socket_behind_rights", "second_message", "marked_socket"] {
+        for (fate, stop) in ["keep", "lose"].into_iter().flat_map(|fate| [(fate, "ptrace"), (fate, "signal")]) {
+            let report = run(holder, fate, stop, "").report();
+            let found = (report.total(), report.summary.confirmed.blocks);
+            assert_eq!(found, ((1, 1337), 0), "{holder} {fate} {stop}: {report:?}");
+            let told = |unseen: &Unseen| unseen.what == "waiting-bytes" && unseen.why.contains("nothing is confirmed");
+            assert_eq!(report.last().unseen.iter().filter(|unseen| told(unseen)).count(), 1, "{report:?}");
+        }
+    }
+}
+
 /// The secret is the thread's; the block counts as kept, and is named.
 #[test]
 fn pointer_that_is_mixed_with_the_secret_of_the_thread() {

@@ -181,6 +181,7 @@ impl Fd {
 pub struct Pipe {
     out: Fd,
     into: Fd,
+    size: usize,
 }
 
 pub fn pipe() -> Option<Pipe> {
@@ -188,20 +189,43 @@ pub fn pipe() -> Option<Pipe> {
     // SAFETY: the kernel writes two descriptors.
     unsafe { call(nr::PIPE2, [ends.as_mut_ptr() as usize, O_NONBLOCK | O_CLOEXEC, 0, 0, 0, 0]) }.ok()?;
     let [out, into] = ends.map(|end| Fd(end as usize));
-    const F_SETPIPE_SZ: usize = 1031;
-    // SAFETY: asks for as much as any pipe may have; a refusal leaves it as it is.
-    let _ = unsafe { call(nr::FCNTL, [into.0, F_SETPIPE_SZ, 1 << 20, 0, 0, 0]) };
-    Some(Pipe { out, into })
+    let size = pipe_size(into.0);
+    Some(Pipe { out, into, size })
+}
+
+/// How much a pipe may hold, 0 of what is none.
+fn pipe_size(end: usize) -> usize {
+    const F_GETPIPE_SZ: usize = 1032;
+    // SAFETY: takes no memory of ours.
+    unsafe { call(nr::FCNTL, [end, F_GETPIPE_SZ, 0, 0, 0, 0]) }.unwrap_or(0)
 }
 
 impl Pipe {
-    /// Copies what is in the pipe that `from` reads from, which keeps it; what fits in `buffer`, none if `from` is no such end.
-    pub fn fill_from<'a>(&self, from: usize, buffer: &'a mut [u8]) -> &'a [u8] {
+    /// Copies what is in the pipe that `from` reads from, which keeps it, and gives it in pieces of what fits in `buffer`, or in packets:
+    /// before each stand the last bytes of the one before, so that a word which lies across is whole. Gives how many bytes there were,
+    /// 0 if `from` is no such end.
+    pub fn copy(&mut self, from: usize, buffer: &mut [u8], mut each: impl FnMut(&[u8])) -> usize {
         const SPLICE_F_NONBLOCK: usize = 2;
+        const F_SETPIPE_SZ: usize = 1031;
+        const AT_MOST: usize = 1 << 30;
+        const OVERLAP: usize = size_of::<usize>() - 1;
+        let size = pipe_size(from);
+        if size > self.size {
+            // SAFETY: takes no memory of ours; a refusal leaves the pipe as it is.
+            let enlarged = unsafe { call(nr::FCNTL, [self.into.0, F_SETPIPE_SZ, size, 0, 0, 0]) };
+            self.size = enlarged.unwrap_or(self.size);
+        }
         // SAFETY: takes no memory of ours.
-        let _ = unsafe { call(nr::TEE, [from, self.into.0, buffer.len(), SPLICE_F_NONBLOCK, 0, 0]) };
-        let len = self.out.read(buffer).unwrap_or(0);
-        &buffer[..len]
+        let _ = unsafe { call(nr::TEE, [from, self.into.0, AT_MOST, SPLICE_F_NONBLOCK, 0, 0]) };
+        let (mut copied, mut kept) = (0, 0);
+        while let Ok(len @ 1..) = self.out.read(&mut buffer[kept..]) {
+            let filled = kept + len;
+            each(&buffer[..filled]);
+            kept = filled.min(OVERLAP);
+            buffer.copy_within(filled - kept..filled, 0);
+            copied += len;
+        }
+        copied
     }
 }
 
@@ -257,12 +281,12 @@ pub fn holds_nothing(descriptor: usize) -> bool {
     }
 }
 
-/// Bytes that are to be read from a pipe or a socket.
-fn waiting_bytes(descriptor: usize) -> Option<i32> {
+/// Bytes that are to be read from a pipe or a socket: of datagrams those of the first.
+pub fn waiting_bytes(descriptor: usize) -> Option<usize> {
     const FIONREAD: usize = 0x541b;
-    let mut bytes = 0i32;
+    let mut bytes = 0u32;
     // SAFETY: the kernel writes four bytes.
-    unsafe { call(nr::IOCTL, [descriptor, FIONREAD, &raw mut bytes as usize, 0, 0, 0]) }.ok().map(|_| bytes)
+    unsafe { call(nr::IOCTL, [descriptor, FIONREAD, &raw mut bytes as usize, 0, 0, 0]) }.ok().map(|_| bytes as usize)
 }
 
 const SO_DOMAIN: usize = 39;
@@ -276,9 +300,9 @@ fn socket_option(socket: usize, which: usize) -> Option<i32> {
     unsafe { call(nr::GETSOCKOPT, args) }.ok().map(|_| value)
 }
 
-/// What the next reader of a socket between processes of this machine would get, without taking it out: of datagrams and packets the
-/// first. Nothing of a socket that looking at would change: one with a mark of how far it was peeked at, and one without bytes or with an
-/// error, which the program is to get.
+/// What the next reader of a socket between processes of this machine would get of the bytes that wait there, without taking it out: of
+/// datagrams and packets the first, of others none behind descriptors that were sent. Nothing of a socket that looking at would change:
+/// one with a mark of how far it was peeked at (which, set by us, the program could see), and one with an error, which it is to get.
 pub fn peek_at_socket(socket: usize, buffer: &mut [u8]) -> &[u8] {
     const MSG_PEEK_DONTWAIT: usize = 0x42;
     const SO_TYPE: usize = 3;
@@ -290,8 +314,7 @@ pub fn peek_at_socket(socket: usize, buffer: &mut [u8]) -> &[u8] {
     let option = |which| socket_option(socket, which);
     let readable = option(SO_DOMAIN) == Some(AF_UNIX)
         && option(SO_TYPE).is_some_and(|kind| [SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET].contains(&kind))
-        && option(SO_PEEK_OFF).is_some_and(|mark| mark < 0)
-        && waiting_bytes(socket).is_some_and(|bytes| bytes > 0);
+        && option(SO_PEEK_OFF).is_some_and(|mark| mark < 0);
     if !readable {
         return &[];
     }

@@ -4,23 +4,38 @@
 use crate::emit::Unseen;
 use crate::{helper, snapshot};
 use core::sync::atomic::Ordering::Relaxed;
+use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
 use leakscan_engine::sys::{self, Errno};
+
+/// What could not be looked at.
+#[derive(Default)]
+struct Missed {
+    descriptors: usize,
+    /// Of these, pipes and sockets of which some bytes were not to be had.
+    channels: usize,
+}
 
 /// Adds all that /proc tells. Called in the child while the program's descriptors are still open in it. Gives whether all of these could
 /// be looked at.
 pub fn pointers(parent: u32, words: &mut List<usize>, unseen: &mut Unseen) -> bool {
-    let missed = arena::zeroed(256 << 10).map_or(1, |buffer| {
-        let missed = descriptors(buffer, words);
+    let missed = arena::zeroed(256 << 10).map_or(Missed { descriptors: 1, channels: 0 }, |buffer| {
+        let mut missed = descriptors(buffer, words);
         timers(parent, buffer, words);
-        missed + helper::UNLOOKED.load(Relaxed)
+        missed.descriptors += helper::UNLOOKED.load(Relaxed);
+        missed
     });
     unseen.add_count(
         "descriptor",
-        missed,
+        missed.descriptors,
         b"descriptors could not be looked at, as there were too few left to do so: nothing is confirmed without what they hold",
     );
-    missed == 0
+    unseen.add_count(
+        "waiting-bytes",
+        missed.channels,
+        b"pipes and sockets hold bytes that could not be looked at: nothing is confirmed without them",
+    );
+    missed.descriptors + missed.channels == 0
 }
 
 /// They are not inherited: those of the program itself.
@@ -85,9 +100,8 @@ pub fn userfaultfds() -> Result<Userfaultfds, Errno> {
 }
 
 /// What descriptors hold: the data of epoll, bytes in pipes and in sockets of this machine's. Each is let go as soon as it was looked
-/// at, those that hold nothing before all others: what the program closes meanwhile is not closed while we have it. Gives how many could
-/// not be looked at (1: nobody knows).
-fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> usize {
+/// at, those that hold nothing before all others: what the program closes meanwhile is not closed while we have it.
+fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> Missed {
     let (listing, buffer) = buffer.split_at_mut(32 << 10);
     let close = |descriptor: usize| {
         // (Where the copy shares the program's memory, the program waits for it.)
@@ -101,8 +115,11 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> usize {
             close(descriptor as usize);
         }
     });
-    let Some(copy) = sys::pipe() else { return 1 };
-    let mut missed = 0;
+    let mut missed = Missed::default();
+    let Some(mut copy) = sys::pipe() else {
+        missed.descriptors = 1;
+        return missed;
+    };
     let listed = sys::numbers_in(c"/proc/self/fd", listing, |descriptor| {
         let (mut path, mut link, mut digits) = ([0u8; 48], [0u8; 64], [0; 20]);
         let number = sys::decimal(u64::from(descriptor), &mut digits);
@@ -113,19 +130,57 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> usize {
         }
         if target == b"anon_inode:[eventpoll]" {
             let info = named(&mut path, b"/proc/self/fdinfo/", number);
-            missed += usize::from(each_line(info, buffer, |line| epoll(line, words)).is_err());
+            missed.descriptors += usize::from(each_line(info, buffer, |line| epoll(line, words)).is_err());
         } else if target.starts_with(b"pipe:[") || target.starts_with(b"/") {
             // One with a path may be a pipe with a name; of another file nothing comes.
-            each_word(copy.fill_from(descriptor, buffer), words);
+            missed.channels += usize::from(!is_all_seen(descriptor, |_| {
+                copy.copy(descriptor, buffer, |bytes| each_word(bytes, words))
+            }));
         } else if target.starts_with(b"socket:[") {
-            each_word(sys::peek_at_socket(descriptor, buffer), words);
+            missed.channels += usize::from(!is_all_seen(descriptor, |len| peek(descriptor, len, buffer, words)));
         }
         // (The listing itself is a directory.)
         if !target.starts_with(b"/proc/") {
             close(descriptor);
         }
     });
-    missed + usize::from(listed.is_err())
+    missed.descriptors += usize::from(listed.is_err());
+    missed
+}
+
+/// Lets `look` read the bytes that wait in a pipe or a socket, of which it is told how many there are and gives how many it has seen.
+/// Gives whether that was all. The program, which goes on, may have taken some out and put others in meanwhile: then again.
+fn is_all_seen(descriptor: usize, mut look: impl FnMut(usize) -> usize) -> bool {
+    const TRIES: usize = 3;
+    let waiting = || sys::waiting_bytes(descriptor).unwrap_or(0);
+    (0..TRIES).any(|_| {
+        let before = waiting();
+        before == 0 || {
+            let seen = look(before);
+            seen >= before || seen >= waiting()
+        }
+    })
+}
+
+/// Looks at what waits in a socket, in one piece: the next peek would begin at the same byte.
+fn peek(socket: usize, len: usize, buffer: &mut [u8], words: &mut List<usize>) -> usize {
+    let larger = (len > buffer.len()).then(|| arena::zeroed_for_now(len));
+    let (buffer, for_now) = match larger {
+        None => (buffer, None),
+        Some(None) => return 0,
+        Some(Some(larger)) => {
+            let start = larger.as_ptr() as usize;
+            (larger, Some(AddrRange::new(start, start + len.next_multiple_of(sys::PAGE))))
+        }
+    };
+    let bytes = sys::peek_at_socket(socket, buffer);
+    each_word(bytes, words);
+    let seen = bytes.len();
+    if let Some(mapped) = for_now {
+        // SAFETY: it is ours, and nobody uses it any more.
+        unsafe { arena::unmap(mapped) };
+    }
+    seen
 }
 
 fn epoll(line: &[u8], words: &mut List<usize>) {
