@@ -271,6 +271,33 @@ static void in_marked_socket(void) {
     below(write_pointer);
 }
 
+// The value of a signal that waits, since it is blocked.
+static void block(int signal) {
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, signal);
+    check(pthread_sigmask(SIG_BLOCK, &blocked, 0) == 0);
+}
+static union sigval value(void) { return (union sigval){.sival_ptr = lost ? 0 : HIDDEN}; }
+static NOINLINE void queue(void) { check(sigqueue(getpid(), SIGUSR1, value()) == 0); }
+static NOINLINE void queue_to_thread(void) { check(pthread_sigqueue(pthread_self(), SIGIO, value()) == 0); }
+static void in_waiting_signal(void) {
+    block(SIGUSR1);
+    below(queue);
+}
+static void in_waiting_signal_of_thread(void) {
+    block(SIGIO);
+    below(queue_to_thread);
+}
+// One that the kernel itself has sent has none.
+static void beside_broken_pipe(void) {
+    int broken[2];
+    block(SIGPIPE);
+    check(pipe(broken) == 0 && close(broken[0]) == 0 && write(broken[1], "", 1) == -1);
+    sigset_t waiting;
+    check(sigpending(&waiting) == 0 && sigismember(&waiting, SIGPIPE));
+}
+
 static const struct {
     const char *name;
     void (*hold)(void);
@@ -299,6 +326,9 @@ static const struct {
     {"socket_behind_rights", in_socket_behind_rights},
     {"second_message", in_second_message},
     {"marked_socket", in_marked_socket},
+    {"waiting_signal", in_waiting_signal},
+    {"waiting_signal_of_thread", in_waiting_signal_of_thread},
+    {"broken_pipe", beside_broken_pipe},
 };
 
 int main(int count, char **words) {

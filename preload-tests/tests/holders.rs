@@ -110,6 +110,33 @@ fn bytes_in_a_socket_that_cannot_be_looked_at_confirm_nothing() {
     }
 }
 
+/// The kernel shows it to a debugger alone: where there may be none, nothing is confirmed.
+#[test]
+fn value_of_a_standard_signal_that_waits() {
+    for holder in ["waiting_signal", "waiting_signal_of_thread"] {
+        assert_eq!(run(holder, "keep", "ptrace", "").report().total(), (0, 0), "{holder}");
+        run(holder, "lose", "ptrace", "").expect_leaks(1, 1337);
+        run(holder, "keep", "ptrace", "use_kernel=0").expect_leaks(1, 1337);
+        for fate in ["keep", "lose"] {
+            let report = run(holder, fate, "signal", "").report();
+            let found = (report.total(), report.summary.confirmed.blocks);
+            assert_eq!(found, ((1, 1337), 0), "{holder} {fate}: {report:?}");
+            let unseen: Vec<_> = report.last().unseen.iter().map(|unseen| unseen.what.as_str()).collect();
+            assert_eq!(unseen, ["pending-signal"], "{holder} {fate}: {report:?}");
+        }
+    }
+}
+
+/// Those that the kernel itself sends wait in many a server, for ever.
+#[test]
+fn signal_that_the_kernel_has_sent_is_none_whose_value_is_missed() {
+    for stop in ["ptrace", "signal"] {
+        let outcome = run("broken_pipe", "lose", stop, "");
+        outcome.expect_leaks(1, 1337);
+        assert!(outcome.report().scans.iter().all(|scan| scan.unseen.is_empty()), "{outcome:?}");
+    }
+}
+
 /// The secret is the thread's; the block counts as kept, and is named.
 #[test]
 fn pointer_that_is_mixed_with_the_secret_of_the_thread() {

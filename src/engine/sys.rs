@@ -373,11 +373,18 @@ pub fn numbers_in(path: &core::ffi::CStr, buffer: &mut [u8], mut each: impl FnMu
     }
 }
 
-/// Whether real-time signals wait that the calling thread, or its process, has blocked.
+/// Those of a set of signals that may have been sent with a value: not the ones which the kernel itself sends, without any, and which wait in
+/// many a server for ever: SIGPIPE, SIGALRM, SIGCHLD, SIGURG, SIGVTALRM, SIGPROF, SIGWINCH.
+pub fn with_values(signals: u64) -> u64 {
+    const WITHOUT: [u32; 7] = [13, 14, 17, 23, 26, 27, 28];
+    WITHOUT.iter().fold(signals, |left, signal| left & !(1 << (signal - 1)))
+}
+
+/// Whether such signals wait that the calling thread, or its process, has blocked.
 pub fn has_waiting_signals() -> bool {
     let mut set = 0u64;
     // SAFETY: the kernel writes a set of 8 bytes.
-    unsafe { call(nr::RT_SIGPENDING, [&raw mut set as usize, 8, 0, 0, 0, 0]) }.is_ok() && set >> 32 != 0
+    unsafe { call(nr::RT_SIGPENDING, [&raw mut set as usize, 8, 0, 0, 0, 0]) }.is_ok() && with_values(set) != 0
 }
 
 /// Whether there is a thread of this number in this process, which may just have ended.

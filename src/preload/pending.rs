@@ -1,7 +1,6 @@
 //! The values of signals that wait to be taken (sigqueue, pthread_sigqueue): pointers that the kernel alone has. It shows them to a debugger.
 //!
-//! Of real-time signals only, which are those that are sent with values: a thread is stopped for it, and epoll_wait does not go on after
-//! that as if nothing had been.
+//! Not of signals that the kernel itself sends: a thread is stopped for it, and epoll_wait does not go on after that as if nothing had been.
 
 use crate::emit::Unseen;
 use crate::helper;
@@ -35,7 +34,7 @@ pub fn values(job: &Job, by_ptrace: bool, words: &mut List<usize>, unseen: &mut 
         };
         // Those of the process are the same in each thread's.
         for (of, shared) in [(&b"SigPnd:"[..], false), (b"ShdPnd:", true)] {
-            if (shared && tid != job.caller.tid) || !any_real_time(status, of) {
+            if (shared && tid != job.caller.tid) || !any_with_value(status, of) {
             } else if is_asleep(status) {
                 // In the kernel, where nothing stops it.
                 asleep += 1;
@@ -76,14 +75,14 @@ extern "C" fn look(task: usize) -> ! {
     helper::exit()
 }
 
-/// Whether a line of /proc/PID/status tells of a signal from 32 on, other than the one that we stop threads by, which waits where it is
-/// blocked.
-fn any_real_time(status: &[u8], of: &[u8]) -> bool {
+/// Whether a line of /proc/PID/status tells of a signal that may have a value, other than the one that we stop threads by, which waits
+/// where it is blocked.
+fn any_with_value(status: &[u8], of: &[u8]) -> bool {
     let set =
         status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(of)).unwrap_or_default().trim_ascii();
     let set = core::str::from_utf8(set).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
     let ours = 1u64.checked_shl(stop::signal::number().wrapping_sub(1)).unwrap_or(0);
-    set & !ours & !(u64::from(u32::MAX) >> 1) != 0
+    sys::with_values(set & !ours) != 0
 }
 
 fn is_asleep(status: &[u8]) -> bool {
