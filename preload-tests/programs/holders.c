@@ -236,6 +236,11 @@ static void in_second_packet(void) {
     write_zeros(4096);
     below(write_pointer);
 }
+static void beside_written_pipe(void) {
+    check(pipe2(channel, O_NONBLOCK) == 0);
+    write_zeros(4096);
+    check(close(channel[0]) == 0 && open("/proc/self/exe", O_RDONLY) >= 0);
+}
 static void make_sockets(int kind) { check(socketpair(AF_UNIX, kind | SOCK_NONBLOCK, 0, channel) == 0); }
 static void in_socket_behind_240k(void) {
     int much = 1 << 20;
@@ -322,6 +327,7 @@ static const struct {
     {"pipe_behind_900k", in_pipe_behind_900k},
     {"pipe_across_pieces", in_pipe_across_pieces},
     {"second_packet", in_second_packet},
+    {"written_pipe", beside_written_pipe},
     {"socket_behind_240k", in_socket_behind_240k},
     {"socket_behind_rights", in_socket_behind_rights},
     {"second_message", in_second_message},

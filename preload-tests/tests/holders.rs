@@ -91,6 +91,16 @@ fn bytes_in_a_later_packet_of_a_pipe() {
     held("use_kernel=0", &["second_packet"]);
 }
 
+/// At the end of a program with one thread its own descriptors are looked at, among them a pipe that it only writes to, and files.
+#[test]
+fn bytes_that_it_cannot_read_are_not_missed_at_its_end() {
+    let lost = program("holders.c").args(["written_pipe", "lose"]).options("interval=0").run();
+    let report = lost.ok().report();
+    assert_eq!(report.triggers(), ["api", "api", "exit"], "{report:?}");
+    assert!(report.scans.iter().all(|scan| scan.unseen.is_empty()), "{report:?}");
+    lost.expect_leaks(1, 1337);
+}
+
 #[test]
 fn bytes_in_the_tail_of_a_full_socket() {
     held("use_kernel=0", &["socket_behind_240k"]);

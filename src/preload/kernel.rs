@@ -103,18 +103,17 @@ pub fn userfaultfds() -> Result<Userfaultfds, Errno> {
 /// at, those that hold nothing before all others: what the program closes meanwhile is not closed while we have it.
 fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> Missed {
     let (listing, buffer) = buffer.split_at_mut(32 << 10);
-    let close = |descriptor: usize| {
-        // (Where the copy shares the program's memory, the program waits for it.)
-        if !snapshot::is_in_place() {
-            // SAFETY: this process's descriptors are copies that nobody uses.
-            unsafe { sys::close(descriptor) };
-        }
-    };
-    let _ = sys::numbers_in(c"/proc/self/fd", listing, |descriptor| {
-        if sys::holds_nothing(descriptor as usize) {
-            close(descriptor as usize);
-        }
-    });
+    // Where the copy shares the program's memory, the program waits for it, and they stay open.
+    let in_place = snapshot::is_in_place();
+    // SAFETY: this process's descriptors are copies that nobody uses.
+    let close = |descriptor: usize| unsafe { sys::close(descriptor) };
+    if !in_place {
+        let _ = sys::numbers_in(c"/proc/self/fd", listing, |descriptor| {
+            if sys::holds_nothing(descriptor as usize) {
+                close(descriptor as usize);
+            }
+        });
+    }
     let mut missed = Missed::default();
     let Some(mut copy) = sys::pipe() else {
         missed.descriptors = 1;
@@ -125,7 +124,7 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> Missed {
         let number = sys::decimal(u64::from(descriptor), &mut digits);
         let target = crate::report_file::read_link(named(&mut path, b"/proc/self/fd/", number), &mut link);
         let descriptor = descriptor as usize;
-        if copy.is_end(descriptor) {
+        if copy.is_end(descriptor) || in_place && sys::holds_nothing(descriptor) {
             return;
         }
         if target == b"anon_inode:[eventpoll]" {
@@ -140,7 +139,7 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> Missed {
             missed.channels += usize::from(!is_all_seen(descriptor, |len| peek(descriptor, len, buffer, words)));
         }
         // (The listing itself is a directory.)
-        if !target.starts_with(b"/proc/") {
+        if !in_place && !target.starts_with(b"/proc/") {
             close(descriptor);
         }
     });
