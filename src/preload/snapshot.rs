@@ -146,11 +146,11 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     u32::try_from(job.child).ok().filter(|child| *child != 0)
 }
 
-/// Whether the next child of this process is in another pid namespace: the first one there is its init, with whose end it is over, and the
+/// Whether the next child of this thread is in another pid namespace: the first one there is its init, with whose end it is over, and the
 /// program could start no process any more.
 fn children_are_elsewhere() -> bool {
     let of = |path| sys::stat(path).ok().map(|stat| stat.inode);
-    of(c"/proc/self/ns/pid_for_children") != of(c"/proc/self/ns/pid")
+    of(c"/proc/thread-self/ns/pid_for_children") != of(c"/proc/thread-self/ns/pid")
 }
 
 /// The place where all that a scan needs to know is gathered. `None` without memory.
