@@ -168,7 +168,7 @@ fn children_in_a_pid_namespace_of_their_own() {
     if !is_root() {
         return not_tested("pid namespaces, which only root can make");
     }
-    let outcome = program("elsewhere.c").run();
+    let outcome = program("namespace.c").run();
     assert_eq!(outcome.ok().stdout, "done\n");
     assert!(outcome.stderr.contains("its children are in another pid namespace"), "{outcome:?}");
     assert!(outcome.reports().iter().all(|report| report.pid != outcome.pid), "{outcome:?}");

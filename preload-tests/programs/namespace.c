@@ -1,0 +1,19 @@
+// Its children are to be in a pid namespace of their own, the first one its init: a scan is asked for before there is one. (Only root may.)
+#define _GNU_SOURCE
+#include "test.h"
+#include <sched.h>
+#include <sys/wait.h>
+
+static NOINLINE void lose(void) { calloc(1, 1337); }
+
+int main(void) {
+    below(lose);
+    check(unshare(CLONE_NEWPID) == 0);
+    scan();
+    scan();
+    int status, child = fork();
+    if (child == 0) _exit(getpid() == 1 ? 5 : 6);
+    check(child > 0 && waitpid(child, &status, 0) == child && status == 5 << 8);
+    say("done");
+    return 0;
+}
