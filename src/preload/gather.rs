@@ -269,12 +269,15 @@ pub unsafe fn roots<S: SizeOf>(
         mappings,
         &facts,
         |root| {
+            // All code may have been changed where nobody tells what was: it is not read for that.
+            let is_untold_code =
+                root.how.unaligned && matches!(root.resident, Resident::Own { .. }) && !pages.are_told();
             let (wanted, name) = match root.class {
                 Class::Globals => (options.use_globals, "globals"),
                 Class::Stack => (options.use_stacks, "stacks"),
                 Class::Mappings => (options.use_mappings, "mappings"),
             };
-            if wanted {
+            if wanted && !is_untold_code {
                 let mut read = 0;
                 pages.each(root.range, root.resident, |run| {
                     read += run.len();

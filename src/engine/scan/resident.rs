@@ -99,6 +99,11 @@ impl Pages {
         Some(Self { program: Some(program), ..Self::open()? })
     }
 
+    /// Whether the kernel tells of each page who has written to it: not to a process that is not dumpable.
+    pub fn are_told(&self) -> bool {
+        self.pagemap.is_some()
+    }
+
     /// The parts of a range whose pages exist, in order. A small range of private or shared memory is given as a whole.
     pub fn each(&mut self, range: AddrRange, resident: Resident, mut each: impl FnMut(AddrRange)) {
         match resident {
