@@ -244,6 +244,20 @@ pub fn stat(path: &core::ffi::CStr) -> Result<Stat, Errno> {
     Ok(Stat::new(&words))
 }
 
+/// Of what kind (S_IFMT) a descriptor's file is: 0 for one that is nowhere, as what epoll_create gives. `None`: there is no such descriptor. Asks
+/// no file system on another machine.
+pub fn kind_of(descriptor: usize) -> Option<u16> {
+    const EMPTY_PATH: usize = 0x1000;
+    const DONT_SYNC: usize = 0x4000;
+    const TYPE: usize = 1;
+    let mut words = [0u32; 64];
+    let path: &core::ffi::CStr = c"";
+    let args = [descriptor, path.as_ptr() as usize, EMPTY_PATH | DONT_SYNC, TYPE, words.as_mut_ptr() as usize, 0];
+    // SAFETY: the kernel writes a `struct statx` of 256 bytes.
+    unsafe { call(nr::STATX, args) }.ok()?;
+    Some((words[7] & 0xf000) as u16)
+}
+
 /// Closes a descriptor that is no [`Fd`].
 ///
 /// # Safety

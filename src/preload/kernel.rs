@@ -78,10 +78,23 @@ pub fn has_many_descriptors() -> bool {
     sys::stat(c"/proc/self/fd").is_ok_and(|stat| stat.size > FEW)
 }
 
+/// Whether all descriptors are of files that have a place in a file system, or are pipes or sockets, as in most small programs. `false`: not
+/// known. (To list them in /proc makes the kernel keep an entry for each, which the end of a short process takes 60 us longer for.)
+fn all_are_files() -> bool {
+    /// Beyond it none is looked for.
+    const HIGHEST: usize = 1024;
+    let there = sys::stat(c"/proc/self/fd").map_or(0, |stat| stat.size);
+    let mut kinds = (0..HIGHEST).filter_map(sys::kind_of);
+    there != 0 && (0..there).all(|_| kinds.next().is_some_and(|kind| kind != 0))
+}
+
 /// # Errors
 /// Why nobody can tell.
 pub fn userfaultfds() -> Result<Userfaultfds, Errno> {
     const EVENT_FORK: usize = 2;
+    if all_are_files() {
+        return Ok(Userfaultfds::default());
+    }
     let (mut listing, mut text, mut found) = ([0u8; 4096], [0u8; 512], Userfaultfds::default());
     sys::numbers_in(c"/proc/self/fd", &mut listing, |descriptor| {
         let (mut path, mut link, mut digits) = ([0u8; 48], [0u8; 64], [0; 20]);

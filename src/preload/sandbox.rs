@@ -161,12 +161,14 @@ fn calls() -> impl Iterator<Item = Call> {
     const FOR_READING: u64 = sys::O_CLOEXEC as u64;
     const FOR_WRITING: u64 = (sys::O_WRONLY | sys::O_CREAT | sys::O_APPEND | sys::O_NOFOLLOW | sys::O_CLOEXEC) as u64;
     const HERE: u64 = -100i64 as u64;
-    const PLAIN: [usize; 33] = [
+    const PLAIN: [usize; 35] = [
         nr::READ,
         nr::WRITE,
         nr::CLOSE,
         nr::FSTAT,
         nr::NEWFSTATAT,
+        nr::STATX,
+        nr::UNAME,
         nr::MUNMAP,
         nr::MINCORE,
         nr::RT_SIGACTION,

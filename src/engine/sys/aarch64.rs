@@ -93,6 +93,7 @@ pub mod nr {
     pub const MADVISE: usize = 233;
     pub const SECCOMP: usize = 277;
     pub const KCMP: usize = 272;
+    pub const STATX: usize = 291;
     pub const UNAME: usize = 160;
     pub const RESTART_SYSCALL: usize = 128;
     pub const CLOSE_RANGE: usize = 436;

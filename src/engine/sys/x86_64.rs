@@ -94,6 +94,7 @@ pub mod nr {
     pub const ARCH_PRCTL: usize = 158;
     pub const SECCOMP: usize = 317;
     pub const KCMP: usize = 312;
+    pub const STATX: usize = 332;
     pub const UNAME: usize = 63;
     pub const RESTART_SYSCALL: usize = 219;
     pub const CLOSE_RANGE: usize = 436;
