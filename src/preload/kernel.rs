@@ -83,6 +83,10 @@ pub fn has_many_descriptors() -> bool {
 fn all_are_files() -> bool {
     /// Beyond it none is looked for.
     const HIGHEST: usize = 1024;
+    // (Where none can be opened any more, the scan will need some: that is not for here.)
+    if sys::open(c"/", sys::O_RDONLY, 0).is_err() {
+        return false;
+    }
     let there = sys::stat(c"/proc/self/fd").map_or(0, |stat| stat.size);
     let mut kinds = (0..HIGHEST).filter_map(sys::kind_of);
     there != 0 && (0..there).all(|_| kinds.next().is_some_and(|kind| kind != 0))
