@@ -12,7 +12,7 @@ const FORMS: [(&str, u64); 11] = [
     ("over_aligned_nothrow", 1344),
     ("array_over_aligned_nothrow", 1344),
     // Its new_handler has made room for it.
-    ("second_try", 1 << 26),
+    ("second_try", 1 << 20),
     ("direct_call", 1337),
     // libstdc++ asks aligned_alloc for 1,344 bytes: a multiple of the alignment.
     ("direct_aligned_call", 1337),
