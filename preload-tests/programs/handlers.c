@@ -58,6 +58,12 @@ static void handler_by_hand(int _) {
 }
 
 static void does_nothing(int _) { (void)_; }
+static NOINLINE void handle_on_alternate(void (*function)(int)) {
+    stack_t stack = {.ss_sp = alternate, .ss_size = SIZE};
+    struct sigaction action = {.sa_handler = function, .sa_flags = SA_ONSTACK};
+    check(sigaltstack(&stack, 0) == 0 && sigaction(SIGUSR1, &action, 0) == 0);
+    raise(SIGUSR1);
+}
 
 static void *waits(void *_) {
     stack_t stack = {.ss_sp = alternate, .ss_size = SIZE};
@@ -69,15 +75,14 @@ static void *waits(void *_) {
 static NOINLINE void fill(void) { after[100] = calloc(1, 1337); }
 
 static void *map_at(void *wanted) { return mmap(wanted, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }
+// Kept, lest what is lost gets its address, of which there may be copies.
+static void *volatile unused;
 static void give_back(int is_mapping) {
     if (is_mapping) {
-        free(alternate);
+        unused = alternate;
         alternate = map_at(0);
     }
-    stack_t stack = {.ss_sp = alternate, .ss_size = SIZE};
-    struct sigaction action = {.sa_handler = does_nothing, .sa_flags = SA_ONSTACK};
-    check(sigaltstack(&stack, 0) == 0 && sigaction(SIGUSR1, &action, 0) == 0);
-    raise(SIGUSR1);
+    handle_on_alternate(does_nothing);
     if (is_mapping) {
         check(munmap(alternate, SIZE) == 0);
         after = map_at(alternate);
@@ -94,10 +99,7 @@ int main(int count, char **words) {
     check(count >= 2);
     alternate = malloc(SIZE);
     if (is(words[1], "coroutine") || is(words[1], "over")) {
-        stack_t stack = {.ss_sp = alternate, .ss_size = SIZE};
-        struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
-        check(sigaltstack(&stack, 0) == 0 && sigaction(SIGUSR1, &action, 0) == 0);
-        raise(SIGUSR1);
+        handle_on_alternate(handler);
         if (is(words[1], "over")) {
             // Registers of then.
             memset(&handlers, 0, sizeof handlers);
@@ -108,10 +110,7 @@ int main(int count, char **words) {
         _exit(0);
     }
     if (is(words[1], "by_hand") || is(words[1], "by_hand_over")) {
-        stack_t stack = {.ss_sp = alternate, .ss_size = SIZE};
-        struct sigaction action = {.sa_handler = handler_by_hand, .sa_flags = SA_ONSTACK};
-        check(sigaltstack(&stack, 0) == 0 && sigaction(SIGUSR1, &action, 0) == 0);
-        raise(SIGUSR1);
+        handle_on_alternate(handler_by_hand);
         if (is(words[1], "by_hand_over")) {
             memset(coroutine, 0, sizeof coroutine);
             scan();

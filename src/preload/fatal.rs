@@ -6,7 +6,7 @@
 #![allow(unsafe_code)] // exported functions; reads what the kernel hands to a handler, sends the signal again
 
 use crate::stop::signal::{Action, SA_ONSTACK, SA_SIGINFO, install};
-use crate::{helper, real, regions, sandbox, trigger};
+use crate::{real, regions, sandbox, trigger, userfaultfd};
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use leakscan_engine::sys::{self, nr};
@@ -213,7 +213,7 @@ pub extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize
     match number as usize {
         nr::EXIT_GROUP => trigger::last(),
         nr::EXECVE | nr::EXECVEAT => trigger::before_exec(),
-        nr::USERFAULTFD => helper::SERVES_FAULTS.store(true, Relaxed),
+        nr::USERFAULTFD => userfaultfd::SEEN.store(true, Relaxed),
         _ => {}
     }
     let result = sandbox::around_call(number, [a, b, c], || real::syscall(number, a, b, c, d, e, f));

@@ -13,7 +13,7 @@ use crate::stop::State;
 use crate::threads::{Fate, Stack};
 use crate::tls::{self, Mover};
 use crate::unforked::Copied;
-use crate::{alternate, bundled, deepbind, heaps, own, real, regions, taken_in, threads};
+use crate::{alternate, bundled, deepbind, facts, heaps, own, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -202,7 +202,7 @@ pub unsafe fn roots<S: SizeOf>(
         exclude(&mut excluded, range)?;
     }
     exclude(&mut excluded, own::data())?;
-    devices(mappings, |range| exclude(&mut excluded, range))?;
+    facts::devices(mappings, |range| exclude(&mut excluded, range))?;
     let used = normalize(&mut excluded);
 
     if options.use_registers {
@@ -239,32 +239,13 @@ pub unsafe fn roots<S: SizeOf>(
         ends.push(module.end).then_some(()).ok_or(MEMORY)?;
     }
     ends.sort_unstable();
-    let mut sbrk: List<AddrRange> = List::new();
-    for range in regions::SBRK.iter() {
-        sbrk.push(range).then_some(()).ok_or(MEMORY)?;
-    }
-    // What the kernel calls the heap, and glibc has never got: from brk as a system call, or a mapping right behind.
-    let mut all_listed = true;
-    for heap in mappings.iter().filter(|mapping| !foreign && mapping.path == b"[heap]") {
-        let beyond = AddrRange::new(heap.range.start.max(real::sbrk(0).next_multiple_of(16)), heap.range.end);
-        roots::subtract(beyond, &excluded[..used], |part| all_listed &= sbrk.push(part));
-    }
-    all_listed.then_some(()).ok_or(MEMORY)?;
-    let mut arenas: List<AddrRange> = List::new();
-    let data =
-        |mapping: &&Mapping<'_>| mapping.write && !mapping.shared && mapping.inode != 0 && roots::is_libc(mapping.path);
-    for mapping in mappings.iter().filter(data) {
-        // SAFETY: a library's data, which is repaired where it cannot be read.
-        let words =
-            unsafe { core::slice::from_raw_parts(mapping.range.start as *const usize, mapping.range.len() / 8) };
-        if let Some(arena) = roots::arena_in(mapping.range.start, words) {
-            arenas.push(arena).then_some(()).ok_or(MEMORY)?;
-        }
-    }
+    let sbrk =
+        if foreign { Some(List::new()) } else { facts::programs_heap(mappings, &excluded[..used]) }.ok_or(MEMORY)?;
+    let arenas = facts::arenas(mappings).ok_or(MEMORY)?;
     let facts =
         Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, arenas: &arenas, ends: &ends };
     let mut closed: List<(AddrRange, Resident)> = List::new();
-    let mut left_in_files = 0;
+    let (mut all_listed, mut left_in_files) = (true, 0);
     let planned = roots::plan(
         mappings,
         &facts,
@@ -291,10 +272,10 @@ pub unsafe fn roots<S: SizeOf>(
             }
         },
         |range, resident| {
-            let _ = closed.push((range, resident));
+            all_listed &= closed.push((range, resident));
         },
     );
-    if !planned {
+    if !planned || !all_listed {
         return Err(MEMORY);
     }
     if options.use_mappings {
@@ -383,24 +364,6 @@ fn moved<S: SizeOf>(
     let mut there: List<AddrRange> = List::new();
     pages.each_resident(below, Resident::Private, |run| _ = there.push(run));
     there.iter().for_each(|run| read(*run, pages));
-}
-
-/// Gives devices' memory that the program shares. For flags the kernel is asked only where there is a file that may be one.
-fn devices(mappings: &[Mapping<'_>], mut each: impl FnMut(AddrRange) -> Result<(), Stopped>) -> Result<(), Stopped> {
-    let may_be = |mapping: &&Mapping<'_>| mapping.shared && mapping.is_devices(None);
-    if mappings.iter().filter(may_be).any(|mapping| mapping.path.starts_with(b"/")) {
-        let piece = arena::zeroed(64 << 10).ok_or(MEMORY)?;
-        let mut found = Ok(());
-        let read = taken_in::each_mapping(taken_in::OWN, piece, |mapping, flags| {
-            if found.is_ok() && mapping.shared && mapping.is_devices(Some(flags)) {
-                found = each(mapping.range);
-            }
-        });
-        if read.is_ok() {
-            return found;
-        }
-    }
-    mappings.iter().filter(may_be).try_for_each(|mapping| each(mapping.range))
 }
 
 /// Where a thread's words lie.

@@ -22,8 +22,6 @@ static STACKS: AtomicUsize = AtomicUsize::new(0);
 
 /// A clone hung: a thread of the program's own, which stood still, was to take note of it.
 pub static HANGS: AtomicBool = AtomicBool::new(false);
-/// The program has, or had, a userfaultfd: memory that it is to fill when it is touched is not touched while it stands still.
-pub static SERVES_FAULTS: AtomicBool = AtomicBool::new(false);
 
 /// How far the helper is; there is one at a time.
 static GO: AtomicU32 = AtomicU32::new(WAITING);
@@ -174,6 +172,12 @@ pub unsafe fn with_deadline(task: extern "C" fn(usize) -> !, argument: usize, un
             kill(helper);
         }
     }
+}
+
+/// Whether a helper that a filter ends, as it traces, takes the program with it: before Linux 5.16 whatever ends with a core ended all that
+/// share its memory.
+pub fn ends_all_of_us() -> bool {
+    sys::kernel_release().is_none_or(|release| release < (5, 16))
 }
 
 /// Sees to it that this process, which is a helper or a snapshot child, can open some files. Gives whether it could not before.

@@ -50,72 +50,6 @@ fn timers(parent: u32, buffer: &mut [u8], words: &mut List<usize>) {
     });
 }
 
-/// The userfaultfds that this process has a descriptor of.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Userfaultfds {
-    pub any: bool,
-    /// One is told of each fork, which waits until somebody has taken note.
-    pub reports_forks: bool,
-}
-
-/// Whether a helper that a filter ends, as it traces, takes the program with it: before Linux 5.16 whatever ends with a core ended all that
-/// share its memory.
-pub fn ends_all_for_a_helper() -> bool {
-    sys::kernel_release().is_none_or(|release| release < (5, 16))
-}
-
-/// Whether there is a filter on this process's system calls (seccomp), or nobody can tell.
-pub fn has_filter() -> bool {
-    let mut text = [0; 2048];
-    let Ok(status) = sys::read_file(c"/proc/self/status", &mut text) else { return true };
-    let mode = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Seccomp:\t"));
-    mode.is_some_and(|mode| mode != b"0")
-}
-
-/// Whether this process has more than a few descriptors, each of which takes a microsecond to look at. (Linux says so since 6.2.)
-pub fn has_many_descriptors() -> bool {
-    const FEW: u64 = 64;
-    sys::stat(c"/proc/self/fd").is_ok_and(|stat| stat.size > FEW)
-}
-
-/// Whether all descriptors are of files that have a place in a file system, or are pipes or sockets, as in most small programs. `false`: not
-/// known. (To list them in /proc makes the kernel keep an entry for each, which the end of a short process takes 60 us longer for.)
-fn all_are_files() -> bool {
-    /// Beyond it none is looked for.
-    const HIGHEST: usize = 1024;
-    // (Where none can be opened any more, the scan will need some: that is not for here.)
-    if sys::open(c"/", sys::O_RDONLY, 0).is_err() {
-        return false;
-    }
-    let there = sys::stat(c"/proc/self/fd").map_or(0, |stat| stat.size);
-    let mut kinds = (0..HIGHEST).filter_map(sys::kind_of);
-    there != 0 && (0..there).all(|_| kinds.next().is_some_and(|kind| kind != 0))
-}
-
-/// # Errors
-/// Why nobody can tell.
-pub fn userfaultfds() -> Result<Userfaultfds, Errno> {
-    const EVENT_FORK: usize = 2;
-    if all_are_files() {
-        return Ok(Userfaultfds::default());
-    }
-    let (mut listing, mut text, mut found) = ([0u8; 4096], [0u8; 512], Userfaultfds::default());
-    sys::numbers_in(c"/proc/self/fd", &mut listing, |descriptor| {
-        let (mut path, mut link, mut digits) = ([0u8; 48], [0u8; 64], [0; 20]);
-        let number = sys::decimal(u64::from(descriptor), &mut digits);
-        let target = crate::report_file::read_link(named(&mut path, b"/proc/self/fd/", number), &mut link);
-        if target == b"anon_inode:[userfaultfd]" {
-            // `API:	aa:2:1ffff`: the version, the features in use, those that there are.
-            let info = sys::read_file(named(&mut path, b"/proc/self/fdinfo/", number), &mut text).unwrap_or(&[]);
-            let in_use = info.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"API:"));
-            let in_use = in_use.and_then(|words| hex(words.split(|&byte| byte == b':').nth(1)?));
-            found.any = true;
-            found.reports_forks |= in_use.is_none_or(|features| features & EVENT_FORK != 0);
-        }
-    })?;
-    Ok(found)
-}
-
 /// What descriptors hold: the data of epoll, bytes in pipes and in sockets of this machine's. Each is let go as soon as it was looked
 /// at, those that hold nothing before all others: what the program closes meanwhile is not closed while we have it.
 fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> Missed {
@@ -229,14 +163,16 @@ fn each_word(bytes: &[u8], words: &mut List<usize>) {
     }
 }
 
-fn named<'a>(path: &'a mut [u8; 48], folder: &[u8], number: &[u8]) -> &'a core::ffi::CStr {
+/// The path of a numbered file in a folder of /proc.
+pub fn named<'a>(path: &'a mut [u8; 48], folder: &[u8], number: &[u8]) -> &'a core::ffi::CStr {
     path.fill(0);
     path[..folder.len()].copy_from_slice(folder);
     path[folder.len()..folder.len() + number.len()].copy_from_slice(number);
     core::ffi::CStr::from_bytes_until_nul(path).unwrap_or(c"")
 }
 
-fn hex(text: &[u8]) -> Option<usize> {
+/// The digits that a text begins with.
+pub fn hex(text: &[u8]) -> Option<usize> {
     let len = text.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(text.len());
     usize::from_str_radix(core::str::from_utf8(&text[..len]).ok()?, 16).ok()
 }

@@ -13,6 +13,7 @@ mod contexts;
 mod deepbind;
 mod doorplate;
 mod emit;
+mod facts;
 mod fast;
 mod fatal;
 mod forget;
@@ -45,6 +46,7 @@ mod threads;
 mod tls;
 mod trigger;
 mod unforked;
+mod userfaultfd;
 mod users;
 
 use core::ffi::c_char;

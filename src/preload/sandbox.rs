@@ -5,7 +5,7 @@
 //! which a helper does.) Nor is one by a system call of the program's own, or of a child of vfork.
 #![allow(unsafe_code)] // reads the filter that the program gives to the kernel
 
-use crate::{bundled, fatal, kernel, real, settings, state, stop, threads, trigger};
+use crate::{bundled, fatal, helper, real, settings, state, stop, threads, trigger};
 use core::ffi::{c_int, c_long};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::arena;
@@ -142,7 +142,15 @@ fn closes(program: usize) -> bool {
     calls().any(|call| ends(filter, &call))
         || ours().any(|call| asks(filter, &call))
         || leaves_children(filter)
-        || kernel::ends_all_for_a_helper() && of_children().any(|call| ends(filter, &call))
+        || helper::ends_all_of_us() && of_children().any(|call| ends(filter, &call))
+}
+
+/// Whether there is a filter on this process's system calls (seccomp), or nobody can tell.
+pub fn has_filter() -> bool {
+    let mut text = [0; 2048];
+    let Ok(status) = sys::read_file(c"/proc/self/status", &mut text) else { return true };
+    let mode = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Seccomp:\t"));
+    mode.is_some_and(|mode| mode != b"0")
 }
 
 /// Whether nobody may wait for children: each of ours would stay.
@@ -219,7 +227,7 @@ fn calls() -> impl Iterator<Item = Call> {
 
 /// What is called by the others alone.
 fn of_children() -> impl Iterator<Item = Call> {
-    const PLAIN: [usize; 16] = [
+    const PLAIN: [usize; 17] = [
         nr::PTRACE,
         nr::PROCESS_VM_READV,
         nr::UNSHARE,
@@ -236,6 +244,7 @@ fn of_children() -> impl Iterator<Item = Call> {
         nr::EXIT,
         nr::EXIT_GROUP,
         nr::FCHOWN,
+        nr::SETRESUID,
     ];
     PLAIN.into_iter().map(|number| Call { number: number as u32, ..Call::default() })
 }

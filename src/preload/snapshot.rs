@@ -10,14 +10,14 @@
 use crate::child::Stopped;
 use crate::emit::{self, Findings};
 use crate::helper::{self, CLONE_VM, Kind, STACK, WCLONE};
-use crate::kernel::{self, Userfaultfds};
 use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, clone_onto, thread_pointer};
 use crate::state::{TRACKER, WANTED};
 use crate::stop::{self, Crew, State};
 use crate::taken_in::{self, TakenIn};
-use crate::{child, fast, glance, regions, tls};
+use crate::userfaultfd::{self, Userfaultfds};
+use crate::{child, fast, glance, regions, sandbox, tls};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena;
@@ -150,7 +150,9 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
 /// program could start no process any more.
 fn children_are_elsewhere() -> bool {
     let of = |path| sys::stat(path).ok().map(|stat| stat.inode);
+    // (Which Linux tells since 4.12.)
     of(c"/proc/thread-self/ns/pid_for_children") != of(c"/proc/thread-self/ns/pid")
+        && sys::kernel_release().is_some_and(|release| release >= (4, 12))
 }
 
 /// The place where all that a scan needs to know is gathered. `None` without memory.
@@ -259,7 +261,8 @@ fn clone_child(job: &mut Job, flags: usize) {
 /// The clone of a program with one thread: by this thread itself, where it is known that nothing holds that up (`never_waits`), and there
 /// is nothing to take in, for which a filter may end who does it. A helper takes its time to run where others want to run, too.
 fn clone_alone(job: &mut Job, never_waits: bool) {
-    if job.taken_in.is_none() && (never_waits || !kernel::has_many_descriptors() && no_fault_is_served()) {
+    if job.taken_in.is_none() && (never_waits || !userfaultfd::has_many_descriptors() && userfaultfd::serves_no_fault())
+    {
         let frame = 0u8;
         job.low = &raw const frame as usize;
         clone_child(job, 0);
@@ -295,18 +298,7 @@ fn can_read_in_place(job: &Job) -> bool {
         let stack = thread.stack.get();
         (stack.low..stack.high).contains(&job.caller.sp)
     });
-    on_own_stack && tls::moving().next().is_none() && no_fault_is_served()
-}
-
-/// Whether no page waits for somebody to fill it when it is touched.
-fn no_fault_is_served() -> bool {
-    if helper::SERVES_FAULTS.load(Relaxed) {
-        return false;
-    }
-    // One had by a system call past libc, or from /dev/userfaultfd.
-    let found = kernel::userfaultfds();
-    helper::SERVES_FAULTS.store(found.is_ok_and(|found| found.any), Relaxed);
-    found.is_ok_and(|found| !found.any)
+    on_own_stack && tls::moving().next().is_none() && userfaultfd::serves_no_fault()
 }
 
 /// Whether a glance shows that the last scan would find nothing. Then the report is written, if there is to be one.
@@ -442,7 +434,7 @@ fn by_helper(job: &mut Job, task: extern "C" fn(usize) -> !, kind: Kind) -> bool
 /// Lets a helper stop the threads and clone. `false` if ptrace is refused.
 fn by_ptrace(job: &mut Job) -> bool {
     // A way that was refused stays refused: what refuses it (a filter, a container) does not change, but a debugger may go.
-    if REFUSED.load(Relaxed) > 3 || kernel::ends_all_for_a_helper() && kernel::has_filter() {
+    if REFUSED.load(Relaxed) > 3 || helper::ends_all_of_us() && sandbox::has_filter() {
         job.refused = Errno::EPERM.0;
         return false;
     }
@@ -503,11 +495,8 @@ extern "C" fn stop_and_clone(job: usize) -> ! {
 /// The clone, but where it is known that it would wait for a thread that stands still. Whoever waits for this helper sees that it hangs
 /// there, but not without a descriptor to look by (`is_full`).
 fn clone_if_it_ends(job: &mut Job, is_full: bool) {
-    let found = if is_full || helper::SERVES_FAULTS.load(Relaxed) {
-        kernel::userfaultfds()
-    } else {
-        Ok(Userfaultfds::default())
-    };
+    let found =
+        if is_full || userfaultfd::SEEN.load(Relaxed) { userfaultfd::all() } else { Ok(Userfaultfds::default()) };
     match found {
         Ok(found) if found.reports_forks => job.refused = Errno::EDEADLK.0,
         Ok(_) => {
