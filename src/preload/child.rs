@@ -14,7 +14,7 @@ use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop::{self, State};
 use crate::symbols::Search;
 use crate::unforked::Copied;
-use crate::{bundled, contexts, deepbind, gather, given_back, kernel, ledger, pending, real, settings, tls};
+use crate::{bundled, clone, contexts, deepbind, gather, given_back, kernel, ledger, pending, real, settings, tls};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::AddrRange;
@@ -272,7 +272,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let (mut kernel_words, mut all_values) = (List::new(), true);
     if options.use_kernel && !in_place {
         all_values = kernel::pointers(job.pid, &mut kernel_words, &mut found.unseen);
-        all_values &= pending::values(job, snapshot::may_trace(options.stop), &mut kernel_words, &mut found.unseen);
+        all_values &= pending::values(job, clone::may_trace(options.stop), &mut kernel_words, &mut found.unseen);
     }
     quiet_down(options.deadline);
 

@@ -9,6 +9,7 @@ mod alternate;
 mod bundled;
 mod check;
 mod child;
+mod clone;
 mod contexts;
 mod deepbind;
 mod doorplate;

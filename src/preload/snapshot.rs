@@ -1,24 +1,20 @@
-//! Snapshot: stop the world, clone the process, let the world go on. The child scans; see [`crate::child`].
-//!
-//! The clone is a raw one: no atfork handler runs, and its exit signal is 0, so that the program's wait() and SIGCHLD never
-//! see it (but for a wait with __WALL or __WCLONE).
+//! Snapshot: stop the world, clone the process, let the world go on (see [`crate::clone`]). The child scans; see [`crate::child`].
 //!
 //! At the end of a program that has one thread there is nothing to let go on: the child shares the memory with it, which waits,
 //! and reads it in place.
-#![allow(unsafe_code)] // clones the process
+#![allow(unsafe_code)] // keeps the one job, waits for the child
 
 use crate::child::Stopped;
 use crate::emit::{self, Findings};
-use crate::helper::{self, CLONE_VM, Kind, STACK, WCLONE};
+use crate::helper::{self, CLONE_VM, STACK, WCLONE};
 use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
-use crate::shims::{KEPT_REGISTERS, clone_onto, thread_pointer};
-use crate::state::{TRACKER, WANTED};
+use crate::shims::{KEPT_REGISTERS, thread_pointer};
+use crate::state::WANTED;
 use crate::stop::{self, Crew, State};
-use crate::taken_in::{self, TakenIn};
-use crate::userfaultfd::{self, Userfaultfds};
-use crate::{child, fast, glance, regions, sandbox, tls};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::taken_in::TakenIn;
+use crate::{child, clone, fast, glance, regions, tls, userfaultfd};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena;
 use leakscan_engine::scan::fold::Folds;
@@ -47,14 +43,14 @@ pub struct Job {
     pub is_whole: bool,
     /// Pages that the program had mapped.
     pub pages: usize,
-    taken_in: Option<TakenIn>,
+    pub taken_in: Option<TakenIn>,
     /// There is memory that must not be in a copy, which has it read before the program goes on.
     pub keeps_out: bool,
     /// Our frames lie from here up to the caller's stack pointer.
-    low: usize,
+    pub low: usize,
     /// The helper's findings.
-    child: isize,
-    refused: i32,
+    pub child: isize,
+    pub refused: i32,
 }
 
 /// How the threads were stopped.
@@ -87,7 +83,6 @@ struct Place(core::cell::UnsafeCell<Option<Job>>);
 // SAFETY: only the thread that holds the trigger's BUSY flag uses it.
 unsafe impl Sync for Place {}
 static JOB: Place = Place(core::cell::UnsafeCell::new(None));
-static REFUSED: AtomicU32 = AtomicU32::new(0);
 
 /// Takes a snapshot and gives its pid; the threads run again. `None` if none could be taken: the ledger says why.
 pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32> {
@@ -127,22 +122,22 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     if threads == 1 {
         job.way = Way::Alone;
         if !(in_place && read_in_place(job)) {
-            prepare_copy(job);
-            clone_alone(job, in_place);
+            clone::prepare(job);
+            clone::alone(job, in_place);
             job.pause_ended();
         }
     } else {
-        let is_stopped = way != "signal" && by_ptrace(job);
+        let is_stopped = way != "signal" && clone::by_ptrace(job);
         // (Where that has taken all its time another way would take as much again.)
         if !is_stopped && way != "ptrace" && ![Errno::EDEADLK, Errno::ETIMEDOUT].contains(&Errno(job.refused)) {
-            by_signal(job);
+            clone::by_signal(job);
         }
     }
     if job.child <= 0 {
         fail(Errno(if job.refused != 0 { job.refused } else { -job.child as i32 }));
         return None;
     }
-    NAMED.store(waiting && name_tracer(job.child as usize), Relaxed);
+    NAMED.store(waiting && clone::name_tracer(job.child as usize), Relaxed);
     u32::try_from(job.child).ok().filter(|child| *child != 0)
 }
 
@@ -196,7 +191,7 @@ impl Job {
         let (low, sp) = (self.low, self.caller.sp);
         (!is_in_place() && low < sp && sp - low <= STACK).then(|| AddrRange::new(low, sp))
     }
-    fn all_stand_still(&self) -> bool {
+    pub fn all_stand_still(&self) -> bool {
         let stands = |thread: &stop::Captured| matches!(thread.state, State::Stopped | State::Gone);
         self.way != Way::None && self.crew.overflow == 0 && self.crew.found().iter().all(stands)
     }
@@ -209,82 +204,14 @@ impl Job {
     pub fn stuck(&self) -> usize {
         self.taken_in.as_ref().map_or(0, |all| all.stuck)
     }
-    fn stopped(&mut self) {
+    pub fn stopped(&mut self) {
         self.stop_us = (sys::clock_ns(sys::CLOCK_MONOTONIC) - self.started_ns) / 1000;
     }
-    fn pause_ended(&self) {
+    pub fn pause_ended(&self) {
         if let Some(shared) = ledger::get() {
             let pause = (sys::clock_ns(sys::CLOCK_MONOTONIC) - self.started_ns) / 1000;
             shared.ledger.pause_us.store(pause.max(1), Relaxed);
         }
-    }
-}
-
-/// Finds out whether a copy is to have other memory than a fork's. For when the threads stand still, or there is one.
-fn prepare_copy(job: &mut Job) {
-    job.keeps_out = taken_in::has_pages_of_pool().unwrap_or(true);
-    if (job.keeps_out || regions::KEPT_FROM_FORKS.load(Relaxed)) && job.taken_in.is_none() {
-        job.taken_in = TakenIn::new();
-    }
-}
-
-/// The clone itself. The child begins on a stack of ours: the caller's may be a coroutine's, small, and full of roots.
-fn clone_child(job: &mut Job, flags: usize) {
-    let top = helper::top_of_childs_stack();
-    let is_copy = flags & CLONE_VM == 0;
-    let takes_in = is_copy && take_in(job);
-    if is_copy && job.keeps_out && !job.taken_in.as_ref().is_some_and(|all| all.is_safe) {
-        leave_out(job);
-        job.child = -(Errno::EBUSY.0 as isize);
-        return;
-    }
-    job.pages = if is_copy { taken_in::mapped_pages() } else { 0 };
-    job.is_whole = takes_in || !is_copy || !regions::KEPT_FROM_FORKS.load(Relaxed);
-    // SAFETY: the child has its stack for itself, and a copy of everything, or the caller stands still until it has ended.
-    let clone = |job: &mut Job| unsafe { clone_onto(flags, top, snapshot, &raw mut *job as usize) };
-    job.child = clone(job);
-    if is_copy {
-        leave_out(job);
-    }
-    if job.child < 0 && takes_in && !job.keeps_out {
-        // For so much there may be no room.
-        job.is_whole = false;
-        job.child = clone(job);
-    }
-    if job.child > 0 && (is_copy && job.keeps_out || !job.is_whole) {
-        wait_for_copies();
-    }
-    // Blocks born from now on are of the next interval; the others still stand.
-    TRACKER.epoch.fetch_add(1, Relaxed);
-}
-
-/// The clone of a program with one thread: by this thread itself, where it is known that nothing holds that up (`never_waits`), and there
-/// is nothing to take in, for which a filter may end who does it. A helper takes its time to run where others want to run, too.
-fn clone_alone(job: &mut Job, never_waits: bool) {
-    if job.taken_in.is_none() && (never_waits || !userfaultfd::has_many_descriptors() && userfaultfd::serves_no_fault())
-    {
-        let frame = 0u8;
-        job.low = &raw const frame as usize;
-        clone_child(job, 0);
-    } else {
-        by_helper(job, clone_at_rest, Kind::Task);
-    }
-}
-
-/// Lets the clone have what the program keeps from its forks. Gives whether it will. (A filter may end the helper for it.)
-fn take_in(job: &mut Job) -> bool {
-    let stand_still = job.all_stand_still();
-    let Some(all) = &mut job.taken_in else { return false };
-    // (Not by what was so at the scan before.)
-    all.is_safe = false;
-    // SAFETY: threads of this process stand still until the clone is made, and this is a helper (see `clone_alone`).
-    stand_still && unsafe { all.take() }
-}
-
-/// Keeps it from the program's forks again. (Not by a helper, which there might be no room for: one has tried that nobody is ended for it.)
-fn leave_out(job: &mut Job) {
-    if let Some(all) = &mut job.taken_in {
-        all.undo();
     }
 }
 
@@ -341,7 +268,7 @@ fn glance(job: &mut Job) -> bool {
 fn read_in_place(job: &mut Job) -> bool {
     IN_PLACE.store(true, Relaxed);
     let (mapped, bytes) = (arena::mark(), arena::own_bytes());
-    clone_child(job, CLONE_VM | CLONE_VFORK);
+    clone::child(job, CLONE_VM | clone::CLONE_VFORK);
     IN_PLACE.store(false, Relaxed);
     // What little there is goes with the program, if that ends.
     if job.trigger != Trigger::Exit || arena::own_bytes() - bytes > 16 << 20 {
@@ -374,160 +301,8 @@ pub fn is_in_place() -> bool {
     IN_PLACE.load(Relaxed)
 }
 
-extern "C" fn snapshot(job: usize) -> ! {
-    // SAFETY: the job that `clone_child` was called with: a copy, or the program's, which stands still.
-    let job = unsafe { &mut *(job as *mut Job) };
-    if is_in_place() {
-        job.pause_ended();
-    }
-    child::run(job)
-}
-
-/// The program stands still while the child reads what the clone has left out.
-fn wait_for_copies() {
-    const PATIENCE_NS: u64 = 200_000_000;
-    let Some(shared) = ledger::get() else { return };
-    let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
-    while shared.ledger.copied.load(Acquire) == 0 && sys::clock_ns(sys::CLOCK_MONOTONIC) - started < PATIENCE_NS {
-        sys::sleep_ns(50_000);
-    }
-    shared.ledger.released.store(1, Release);
-}
-
-const CLONE_VFORK: usize = 0x4000;
-const CLONE_PARENT: usize = 0x8000;
-
-/// Lets a helper make the clone, which may hang, as this thread could not be ended if it did. `false` if there is none: `refused` says why.
-fn by_helper(job: &mut Job, task: extern "C" fn(usize) -> !, kind: Kind) -> bool {
-    let frame = 0u8;
-    (job.low, job.refused) = (&raw const frame as usize, 0);
-    // SAFETY: the tasks use no thread-local state and end themselves; the job stays where it is until then.
-    let helper = match unsafe { helper::start(task, &raw mut *job as usize, kind) } {
-        Ok(helper) => helper,
-        Err(error) => {
-            job.refused = error.0;
-            return false;
-        }
-    };
-    let named = kind == Kind::Tracer && name_tracer(helper);
-    helper::let_go_on();
-    let is_in_time = helper::wait(helper);
-    if named {
-        name_tracer(0);
-    }
-    let broken_off = job.taken_in.as_mut().is_some_and(TakenIn::was_broken_off);
-    leave_out(job);
-    if broken_off && job.child == 0 && job.refused == 0 && is_in_time {
-        // Without it.
-        return by_helper(job, task, kind);
-    }
-    if !is_in_time {
-        job.refused = if helper::HANGS.load(Relaxed) { Errno::EDEADLK.0 } else { Errno::ETIMEDOUT.0 };
-    }
-    // A filter may kill whoever calls ptrace: then the helper has said nothing, and has not cloned.
-    if job.refused == 0 && job.child == 0 {
-        job.refused = Errno::EPERM.0;
-    }
-    job.refused == 0
-}
-
-/// Lets a helper stop the threads and clone. `false` if ptrace is refused.
-fn by_ptrace(job: &mut Job) -> bool {
-    // A way that was refused stays refused: what refuses it (a filter, a container) does not change, but a debugger may go.
-    if REFUSED.load(Relaxed) > 3 || helper::ends_all_of_us() && sandbox::has_filter() {
-        job.refused = Errno::EPERM.0;
-        return false;
-    }
-    job.way = Way::Ptrace;
-    let made = by_helper(job, stop_and_clone, Kind::Tracer);
-    if job.refused == Errno::EPERM.0 || job.refused == Errno::EACCES.0 {
-        REFUSED.fetch_add(1, Relaxed);
-    }
-    if !made {
-        job.crew.clear();
-    }
-    made
-}
-
 /// A child has been named.
 static NAMED: AtomicBool = AtomicBool::new(false);
-
-/// Where Yama restricts ptrace to descendants, we name the one that may, and its helpers.
-fn name_tracer(process: usize) -> bool {
-    const PR_SET_PTRACER: usize = 0x5961_6d61;
-    // SAFETY: sets a permission of this process; takes no pointer.
-    unsafe { sys::call(nr::PRCTL, [PR_SET_PTRACER, process, 0, 0, 0, 0]) }.is_ok()
-}
-
-/// The helper process where the threads stand still.
-extern "C" fn clone_at_rest(job: usize) -> ! {
-    // SAFETY: `by_helper` passes the address of its job and waits for this process to end.
-    let job = unsafe { &mut *(job as *mut Job) };
-    clone_if_it_ends(job, helper::spare_if_full());
-    helper::ends()
-}
-
-/// The one that is to stop them.
-extern "C" fn stop_and_clone(job: usize) -> ! {
-    // SAFETY: as above.
-    let job = unsafe { &mut *(job as *mut Job) };
-    helper::wait_to_go_on();
-    job.crew.clear();
-    let mut stopped = stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid);
-    let is_full = stopped == Err(Errno::EMFILE);
-    if is_full {
-        helper::spare_descriptors();
-        job.crew.clear();
-        stopped = stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid);
-    }
-    match stopped {
-        Ok(()) => {
-            job.stopped();
-            clone_if_it_ends(job, is_full);
-            stop::ptrace::resume(&job.crew);
-            job.pause_ended();
-        }
-        Err(error) => job.refused = error.0,
-    }
-    helper::ends()
-}
-
-/// The clone, but where it is known that it would wait for a thread that stands still. Whoever waits for this helper sees that it hangs
-/// there, but not without a descriptor to look by (`is_full`).
-fn clone_if_it_ends(job: &mut Job, is_full: bool) {
-    let found =
-        if is_full || userfaultfd::SEEN.load(Relaxed) { userfaultfd::all() } else { Ok(Userfaultfds::default()) };
-    match found {
-        Ok(found) if found.reports_forks => job.refused = Errno::EDEADLK.0,
-        Ok(_) => {
-            // (Of one thread that was done before, if it could be.)
-            if job.way != Way::Alone || is_full {
-                prepare_copy(job);
-            }
-            // The snapshot becomes the program's child, not ours: we end at once.
-            clone_child(job, CLONE_PARENT);
-        }
-        Err(error) => job.refused = error.0,
-    }
-}
-
-/// Whether ptrace may be tried.
-pub fn may_trace(stop: &str) -> bool {
-    stop != "signal" && REFUSED.load(Relaxed) == 0
-}
-
-fn by_signal(job: &mut Job) {
-    job.way = Way::Signal;
-    let caller = job.caller.tid;
-    // SAFETY: the job stays where it is; `resume` follows.
-    if !unsafe { stop::signal::stop(&raw mut job.crew, job.pid, caller) } {
-        job.way = Way::None;
-    }
-    job.stopped();
-    by_helper(job, clone_at_rest, Kind::Task);
-    stop::signal::resume();
-    job.pause_ended();
-}
 
 /// There is no memory for what a scan needs in the program. The ledger may be what is missing.
 fn no_memory() {
@@ -560,7 +335,7 @@ fn note(settings: &Settings, ledger: &Ledger, step: u32, error: u32) {
 /// A child has ended with this wait status: the report is whole, or is cut back to what was whole before.
 pub fn ended(status: i32) {
     if NAMED.swap(false, Relaxed) {
-        name_tracer(0);
+        clone::name_tracer(0);
     }
     let (Some(shared), Some(settings)) = (ledger::get(), settings::get()) else { return };
     let ledger = shared.ledger;
