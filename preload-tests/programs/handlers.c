@@ -38,6 +38,7 @@ static void handler(int _) {
     kept = 0;
 }
 
+#if defined __x86_64__
 // As coroutine libraries switch: only the registers that a function must keep, and no call that we could see.
 void switch_stack(void **from, void *to);
 __asm__(".globl switch_stack\nswitch_stack:\n push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
@@ -56,6 +57,7 @@ static void handler_by_hand(int _) {
     switch_stack(&handlers_sp, top);
     kept = 0;
 }
+#endif
 
 static void does_nothing(int _) { (void)_; }
 static NOINLINE void handle_on_alternate(void (*function)(int)) {
@@ -109,6 +111,7 @@ int main(int count, char **words) {
         }
         _exit(0);
     }
+#if defined __x86_64__
     if (is(words[1], "by_hand") || is(words[1], "by_hand_over")) {
         handle_on_alternate(handler_by_hand);
         if (is(words[1], "by_hand_over")) {
@@ -118,6 +121,7 @@ int main(int count, char **words) {
         }
         _exit(0);
     }
+#endif
     if (is(words[1], "given_back")) {
         check(count >= 3);
         give_back(is(words[2], "mapping"));

@@ -118,6 +118,7 @@ fn alternate_signal_stack_that_nobody_stands_on() {
 
 /// A handler there has switched to another stack by itself, and comes back.
 #[test]
+#[cfg(target_arch = "x86_64")]
 fn alternate_signal_stack_whose_thread_stands_nobody_knows_where() {
     let run = |what: &str| program("handlers.c").arg(what).options("interval=0:scan_at_exit=0").run();
     run("by_hand").expect_clean();

@@ -233,8 +233,9 @@ fn take_back_from(file: &File, relocations: &Relocations, is_missing: impl Fn(&S
         if protect(sys::PROT_READ | sys::PROT_WRITE) {
             // SAFETY: a word that ld.so has written an address to. A call that it has left for later leads elsewhere, and is never made.
             unsafe {
-                if own::holds(*(place as *const usize)) {
-                    *(place as *mut usize) = 0;
+                let place = place as *mut usize;
+                if own::holds(place.read_unaligned()) {
+                    place.write_unaligned(0);
                 }
             }
             protect(sys::PROT_READ);
