@@ -88,12 +88,12 @@ static void untouched(void) {
     check(inside > 100 && resident < 5);
 }
 
-// 1,000 blocks, one of which a global goes on pointing to.
+// 1,000 blocks; to one of them a global goes on pointing, and to one into the middle.
 static void many(void) {
     for (int i = 0; i < 1000; i++) blocks[i] = memset(malloc(100), 0, 100);
     for (int i = 0; i < 1000; i++) {
         free(blocks[i]);
-        if (i != 499) blocks[i] = 0;
+        if (i != 499) blocks[i] = i == 599 ? (char *)blocks[i] + 8 : 0;
     }
 }
 

@@ -76,3 +76,16 @@ fn free_heads_of_perls_values() {
     run("perls.c", "alike").expect_clean();
     run("not_perls.c", "free").expect_clean();
 }
+
+#[test]
+fn dead_objects_of_gccs_collector() {
+    let run = |source: &str, what: &str| program(source).arg(what).run();
+    run("gccs.c", "objects").expect_leaks(1, 1337);
+    // (While it runs a collection may be under way.)
+    assert_eq!(run("gccs.c", "objects at work").stats("direct_blocks"), [0, 1]);
+    run("gccs.c", "objects in use").expect_clean();
+    run("gccs.c", "collecting").expect_clean();
+    run("not_gccs.c", "objects").expect_clean();
+    run("gccs.c", "end of the list").expect_leaks(1, 1337);
+    run("not_gccs.c", "end of the list").expect_clean();
+}

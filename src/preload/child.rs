@@ -12,9 +12,10 @@ use crate::shims::{open_protection_keys, pointer_guard, unmangled};
 use crate::snapshot::{self, Job};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop::{self, State};
-use crate::symbols::Search;
 use crate::unforked::Copied;
-use crate::{bundled, clone, contexts, deepbind, gather, given_back, kernel, ledger, pending, real, settings, tls};
+use crate::{
+    bundled, clone, contexts, deepbind, gather, given_back, kernel, ledger, pending, pools, real, settings, tls,
+};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::AddrRange;
@@ -25,7 +26,6 @@ use leakscan_engine::scan::blocks::{Blocks, SizeOf};
 use leakscan_engine::scan::classify::leaked;
 use leakscan_engine::scan::fold::{Folds, Key, Seen, freed_since, seen_before};
 use leakscan_engine::scan::mark::{Count, Marker};
-use leakscan_engine::scan::pools;
 use leakscan_engine::scan::resident::Pages;
 use leakscan_engine::sys::{self, Errno, nr};
 
@@ -114,39 +114,8 @@ unsafe fn clear_what_is_over<S: SizeOf>(job: &Job, pages: &mut Pages, blocks: &B
     }
     // SAFETY: by this function's own contract.
     unsafe { given_back::clear() };
-    if is_perl() {
-        // SAFETY: as above.
-        unsafe { clear_perls_free_heads(pages, blocks) };
-    }
-}
-
-/// Whether there is perl's interpreter in this process.
-pub fn is_perl() -> bool {
-    Search::new().address(c"perl_destruct").is_some()
-}
-
-/// # Safety
-/// In the snapshot child.
-unsafe fn clear_perls_free_heads<S: SizeOf>(pages: &mut Pages, blocks: &Blocks<'_, S>) {
-    let arena_of = |at: usize| {
-        let (block, _) = blocks.find(at).filter(|(block, _)| blocks.requested(*block) == pools::ARENA)?;
-        Some(AddrRange::new(block, block + pools::ARENA)).filter(|arena| at.is_multiple_of(8) && at + 8 <= arena.end)
-    };
-    // SAFETY: in a live block.
-    let word = |at: usize| arena_of(at).map(|_| unsafe { *(at as *const usize) });
-    for arena in blocks.iter().filter_map(arena_of) {
-        let mut stale: List<usize> = List::new();
-        pools::stale_words(arena, word, |at| _ = stale.push(at));
-        if !stale.is_empty() {
-            snapshot::copy_is_needed();
-            pages.each_own(arena, |own| {
-                for &at in stale.iter().filter(|at| own.contains(**at)) {
-                    // SAFETY: by this function's own contract; in a live block, whose page is this process's own.
-                    unsafe { *(at as *mut usize) = 0 };
-                }
-            });
-        }
-    }
+    // SAFETY: as above.
+    unsafe { pools::clear_perls_free_heads(pages, blocks) };
 }
 
 /// Whole pages are let go, so that there are new ones, whatever may be done with them. The rest is written over, where the page is no
@@ -314,7 +283,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let disguised = unsafe { marker.disguised(move |word| unmangled(word, secret)) };
     audit.after(&mut marker, "pointers in disguise");
     marker.hold_the_rest();
-    audit.tell(&mut found.unseen);
+    audit.tell(marker.blocks, &mut found.unseen);
     found.unseen.add_count(
         "disguised",
         disguised.blocks as usize,

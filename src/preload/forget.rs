@@ -5,7 +5,7 @@ use crate::emit::Unseen;
 use crate::state::TRACKER;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use leakscan_engine::arena;
-use leakscan_engine::scan::blocks::SizeOf;
+use leakscan_engine::scan::blocks::{Blocks, SizeOf};
 use leakscan_engine::scan::mark::Marker;
 
 /// Blocks that can be forgotten.
@@ -93,20 +93,22 @@ impl Audit {
         reached - core::mem::replace(&mut self.seen, reached)
     }
 
-    pub fn tell(&self, unseen: &mut Unseen) {
+    pub fn tell<S: SizeOf>(&self, blocks: &Blocks<'_, S>, unseen: &mut Unseen) {
         unseen.add_count("forgotten", forgotten().count(), b"blocks were not freed, for forget=");
+        let possible = forgotten().filter(|block| blocks.is_extra(*block)).count();
+        unseen.add_count("forgotten-possible", possible, b"of these are called possibly lost");
         for row in &self.rows[..self.used] {
             unseen.add_named(
                 "forgotten-kept",
                 row.direct,
                 row.by.as_bytes(),
-                b": of these, what points to them directly",
+                b": of these, what points to their starts directly",
             );
             unseen.add_named(
                 "forgotten-behind",
                 row.behind,
                 row.by.as_bytes(),
-                b": of these, reached through other blocks",
+                b": of these, reached through other blocks or by pointers into the middle",
             );
         }
     }

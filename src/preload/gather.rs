@@ -13,7 +13,7 @@ use crate::stop::State;
 use crate::threads::{Fate, Stack};
 use crate::tls::{self, Mover};
 use crate::unforked::Copied;
-use crate::{alternate, bundled, deepbind, facts, heaps, own, regions, threads};
+use crate::{alternate, bundled, deepbind, facts, heaps, own, pools, regions, threads};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
@@ -203,6 +203,11 @@ pub unsafe fn roots<S: SizeOf>(
     }
     exclude(&mut excluded, own::data())?;
     facts::devices(mappings, |range| exclude(&mut excluded, range))?;
+    if job.trigger.is_end() {
+        let mut room = true;
+        pools::leave_out_gccs_garbage(marker.blocks, |range| room &= excluded.push(range));
+        room.then_some(()).ok_or(MEMORY)?;
+    }
     let used = normalize(&mut excluded);
 
     if options.use_registers {
@@ -246,6 +251,8 @@ pub unsafe fn roots<S: SizeOf>(
         Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, arenas: &arenas, ends: &ends };
     let mut closed: List<(AddrRange, Resident)> = List::new();
     let (mut all_listed, mut left_in_files) = (true, 0);
+    // Roots of the class that was read last.
+    let mut at_work = "";
     let planned = roots::plan(
         mappings,
         &facts,
@@ -259,6 +266,9 @@ pub unsafe fn roots<S: SizeOf>(
                 Class::Mappings => (options.use_mappings, "mappings"),
             };
             if wanted && !is_untold_code {
+                if name != at_work {
+                    audit.after(marker, core::mem::replace(&mut at_work, name));
+                }
                 let mut read = 0;
                 pages.each(root.range, root.resident, |run| {
                     read += run.len();
@@ -268,7 +278,6 @@ pub unsafe fn roots<S: SizeOf>(
                 if root.resident == (Resident::Shared { is_file: true }) {
                     left_in_files += (root.range.len() - read) / 4096;
                 }
-                audit.after(marker, name);
             }
         },
         |range, resident| {
@@ -278,6 +287,7 @@ pub unsafe fn roots<S: SizeOf>(
     if !planned || !all_listed {
         return Err(MEMORY);
     }
+    audit.after(marker, at_work);
     if options.use_mappings {
         if past_us {
             let apart = normalize(&mut shared);

@@ -10,12 +10,12 @@
 //! so nothing is read before the kernel has said that it can be, and no further than that.
 #![allow(unsafe_code)] // reads the program's memory
 
-use crate::child::{Sizes, is_perl};
+use crate::child::Sizes;
 use crate::keys::Keys;
 use crate::settings::Settings;
 use crate::snapshot::Job;
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER};
-use crate::{alternate, bundled, contexts, deepbind, misuse, own, regions, symbols, threads, tls};
+use crate::{alternate, bundled, contexts, deepbind, misuse, own, pools, regions, symbols, threads, tls};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::record::live_map::{Cell, LEAF_SPAN};
@@ -77,7 +77,8 @@ pub fn all_is_reached(job: &Job, settings: &Settings) -> Option<Stats> {
         }
     }
     // What is nobody's any more would be read.
-    if is_perl() || Keys::find().is_some_and(|keys| keys.were_deleted() && keys.stale(job.caller.tls).next().is_some())
+    if pools::are_known()
+        || Keys::find().is_some_and(|keys| keys.were_deleted() && keys.stale(job.caller.tls).next().is_some())
     {
         return None;
     }

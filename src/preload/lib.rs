@@ -32,6 +32,7 @@ mod modules;
 mod operators;
 mod own;
 mod pending;
+mod pools;
 mod real;
 mod regions;
 mod report_file;

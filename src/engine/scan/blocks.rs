@@ -78,6 +78,8 @@ pub struct Blocks<'a, S: SizeOf> {
     /// Lowest start, and the span from there to the end of the highest block.
     low: usize,
     span: usize,
+    /// See [`Blocks::shorten`]: a block, and its extent.
+    short: (usize, usize),
     pub count: usize,
 }
 
@@ -91,7 +93,8 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
         bases.sort_unstable();
         let leaves = leaf_slots(bases.len())?;
         let root = arena::zeroed::<u16>(ROOT)?;
-        let mut blocks = Blocks { live, sizes, leaves, root, used: 0, low: usize::MAX, span: 0, count: 0 };
+        let mut blocks =
+            Blocks { live, sizes, leaves, root, used: 0, low: usize::MAX, span: 0, short: (0, 0), count: 0 };
         for (base, cells) in bases.iter().filter_map(|base| Some((*base, live.cells(*base)?))) {
             let Some(mut leaf) = build_leaf(base, cells, pages, &mut blocks.count)? else { continue };
             let last = start_in(&leaf, leaf.last, leaf.starts[leaf.last]);
@@ -124,11 +127,20 @@ impl<'a, S: SizeOf> Blocks<'a, S> {
     /// Requested size and extent.
     #[inline(always)]
     pub fn both(&self, addr: usize) -> (usize, usize) {
-        self.live.get(addr).map_or((0, 0), |cell| self.sizes.both(addr, cell))
+        let (requested, extent) = self.live.get(addr).map_or((0, 0), |cell| self.sizes.both(addr, cell));
+        (requested, if addr == self.short.0 { self.short.1 } else { extent })
     }
 
     pub fn extent(&self, addr: usize) -> usize {
+        if addr == self.short.0 {
+            return self.short.1;
+        }
         self.live.get(addr).map_or(0, |cell| self.sizes.extent(addr, cell))
+    }
+
+    /// Of this block, one at a time, only so many bytes are read, and pointed into.
+    pub fn shorten(&mut self, block: usize, extent: usize) {
+        self.short = (block, extent);
     }
 
     pub fn cell(&self, addr: usize) -> Option<Cell> {

@@ -1,0 +1,1 @@
+#include "gccs.h"
