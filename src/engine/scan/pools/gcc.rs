@@ -38,7 +38,7 @@ impl Page {
         let objects = (size - BITS) * 8 - 1 - word(entry + size - 8).leading_zeros() as usize;
         let is_page = bytes != 0 && (start | bytes).is_multiple_of(4096) && start.checked_add(bytes).is_some();
         let fields = word(entry + FIELDS);
-        (is_page && objects >= 1 && bytes / objects >= 8).then(|| Page {
+        (is_page && objects != 0).then(|| Page {
             range: AddrRange::new(start, start + bytes),
             objects,
             free: fields >> 16 & 0xffff,
@@ -63,7 +63,8 @@ impl Page {
             return;
         }
         let (least, largest) = self.object_sizes();
-        if least > largest {
+        // (Of a precompiled header's all bits are set, also those behind the mark.)
+        if largest == 0 || least > largest {
             return;
         }
         let mut object = 0;
