@@ -124,6 +124,14 @@ impl App {
         self
     }
 
+    /// Runs it in so many groups, which its /proc/self/status lists. For root only.
+    #[must_use]
+    pub fn in_groups(mut self, count: usize) -> Self {
+        let groups: Vec<_> = (0..count).map(|number| (1_000_000_000 + number).to_string()).collect();
+        self.run_by = ["setpriv".into(), "--groups".into(), groups.join(",").into()].to_vec();
+        self
+    }
+
     /// Seconds after which it is killed and the test fails.
     #[must_use]
     pub fn deadline(mut self, seconds: u64) -> Self {

@@ -530,6 +530,30 @@ static void forgotten_in_brk(void) {
     keep_at(place);
     *place = 0;
 }
+// Asked for what is too low the kernel says yes, and moves nothing.
+static void in_brk_asked_in_vain(void) {
+    keep_at(by_brk());
+    check(brk(0) == 0 && brk((void *)4096) == 0);
+}
+// Beside memory that was got by so many steps before.
+static void in_sbrk_by_steps(void) {
+    for (int i = 0; i < 600; i++) check(sbrk(4096) != (void *)-1);
+    in_sbrk();
+}
+static void in_sbrk_given_back(void) {
+    for (int i = 0; i < 600; i++) check(sbrk(8192) != (void *)-1 && sbrk(-8192) != (void *)-1);
+    in_sbrk();
+}
+// Between blocks: as many pieces as nobody keeps a list of.
+static void in_sbrk_of_many(void) {
+    static void *volatile between[300];
+    mallopt(M_MMAP_THRESHOLD, 1 << 24);
+    for (int i = 0; i < 300; i++) {
+        check(sbrk(4096) != (void *)-1);
+        between[i] = malloc(200000);
+    }
+    in_sbrk();
+}
 // The kernel calls these parts of the heap, too.
 static Slot *by_brk_of_kernel(void) {
     char *at = sbrk(0);
@@ -823,6 +847,10 @@ static const struct {
     {"sbrk", in_sbrk},
     {"brk", in_brk},
     {"forgotten_in_brk", forgotten_in_brk},
+    {"brk_asked_in_vain", in_brk_asked_in_vain},
+    {"sbrk_by_steps", in_sbrk_by_steps},
+    {"sbrk_given_back", in_sbrk_given_back},
+    {"sbrk_of_many", in_sbrk_of_many},
     {"brk_of_kernel", in_brk_of_kernel},
     {"mapping_behind_heap", in_mapping_behind_heap},
     {"forgotten_behind_heap", forgotten_behind_heap},

@@ -197,6 +197,16 @@ fn huge_pages_of_which_there_are_no_more() {
     }
 }
 
+/// The kernel tells of them behind a line of any length.
+#[test]
+fn huge_pages_of_a_program_in_many_groups() {
+    let Some(_pages) = HugePages::get(4) else {
+        return not_tested("huge pages, as the pool of them cannot be set to four");
+    };
+    let app = program("huge_pages.c").args(["unreserved", "forked", "lose", "4"]).in_groups(600);
+    app.run().expect_leaks(64, 64 * 1337);
+}
+
 /// Of a thread that waits in vfork nobody knows what its child does with the memory meanwhile: nothing is kept out, and there is no scan.
 #[test]
 fn huge_pages_beside_a_child_of_vfork() {

@@ -454,6 +454,14 @@ fn memory_from_sbrk() {
     kept_by("use_mappings", "sbrk");
     kept_by("use_mappings", "brk");
     never_kept("forgotten_in_brk");
+    for place in ["brk_asked_in_vain", "sbrk_by_steps", "sbrk_given_back"] {
+        kept_by("use_mappings", place);
+    }
+    let outcome = run("sbrk_of_many", "");
+    let report = outcome.ok().report();
+    let told: Vec<_> = report.last().unseen.iter().map(|unseen| (unseen.what.as_str(), unseen.count)).collect();
+    assert_eq!(told, [("sbrk", 45)], "{report:?}");
+    assert_eq!(outcome.stats("confirmed_blocks").last(), Some(&0), "{report:?}");
 }
 
 #[test]
@@ -478,6 +486,8 @@ fn value_of_a_signal_that_waits() {
     for place in ["waiting_signal", "waiting_signal_of_thread"] {
         run(place, "").expect_clean();
         lost(place, "use_kernel=0");
+        // The kernel tells of it behind a line of any length.
+        program("roots.c").arg(place).in_groups(1000).run().expect_clean();
     }
     never_kept("taken_signal");
 }

@@ -15,7 +15,7 @@ mod files;
 pub use arch::{Stat, USER_BITS, nr, restore_signal_frame, spare_base, syscall};
 pub use files::{
     Fd, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, Pipe, close,
-    holds_nothing, kind_of, numbers_in, open, peek_at_socket, pipe, read_file, stat, waiting_bytes,
+    each_line, holds_nothing, kind_of, numbers_in, open, peek_at_socket, pipe, read_file, stat, waiting_bytes,
 };
 
 /// An error number as the kernel gave it, positive.
@@ -389,5 +389,18 @@ mod tests {
         assert_eq!(release(b"6.18-rc1\0"), Some((6, 18)));
         assert_eq!(release(b"unknown\0"), None);
         assert!(kernel_release().is_some());
+    }
+
+    #[test]
+    fn lines_of_any_length() {
+        let path = std::env::temp_dir().join(format!("leakscan-lines-{}", std::process::id()));
+        let long = "x".repeat(1000);
+        std::fs::write(&path, format!("first\n\n{long}\nthird\n{}\nlast", &long[..16])).unwrap();
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        let mut lines = vec![];
+        each_line(&name, &mut [0; 16], |line| lines.push(String::from_utf8(line.to_vec()).unwrap())).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(lines, ["first", "", &long[..16], "third", &long[..16], "last"]);
+        assert_eq!(each_line(&name, &mut [0; 16], |_| {}), Err(Errno(2)), "it is gone");
     }
 }

@@ -303,8 +303,10 @@ pub unsafe fn roots<S: SizeOf>(
         unseen.add_count("allocator", past_us.into(), why);
         let why = b"pages of large shared mappings that are in their files, and not in memory: not read";
         unseen.add_count("file-page", left_in_files, why);
+        let why = b"pieces of memory from sbrk were more than are kept in mind: not read, and nothing is confirmed";
+        unseen.add_count("sbrk", regions::SBRK.lost(), why);
         closed_pages(&closed, pages, marker, unseen);
-        let all = copied.mark(marker, unseen);
+        let all = copied.mark(marker, unseen) && regions::SBRK.lost() == 0;
         audit.after(marker, "mappings");
         return Ok(Gathered { all_read: all && all_registers, modules });
     }

@@ -6,7 +6,7 @@ use crate::{helper, snapshot};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
-use leakscan_engine::sys::{self, Errno};
+use leakscan_engine::sys;
 
 /// What could not be looked at.
 #[derive(Default)]
@@ -42,7 +42,7 @@ pub fn pointers(parent: u32, words: &mut List<usize>, unseen: &mut Unseen) -> bo
 fn timers(parent: u32, buffer: &mut [u8], words: &mut List<usize>) {
     let mut path = [0; 40];
     // (Not all kernels tell.)
-    let _ = each_line(sys::proc_path(&mut path, parent, b"timers"), buffer, |line| {
+    let _ = sys::each_line(sys::proc_path(&mut path, parent, b"timers"), buffer, |line| {
         // `signal: 10/000055d0c0ffee00`
         let Some(line) = line.strip_prefix(b"signal: ") else { return };
         let value = line.iter().position(|&byte| byte == b'/').and_then(|at| hex(&line[at + 1..]));
@@ -80,7 +80,7 @@ fn descriptors(buffer: &mut [u8], words: &mut List<usize>) -> Missed {
         }
         if target == b"anon_inode:[eventpoll]" {
             let info = named(&mut path, b"/proc/self/fdinfo/", number);
-            missed.descriptors += usize::from(each_line(info, buffer, |line| epoll(line, words)).is_err());
+            missed.descriptors += usize::from(sys::each_line(info, buffer, |line| epoll(line, words)).is_err());
         } else if target.starts_with(b"pipe:[") || target.starts_with(b"/") {
             // One with a path may be a pipe with a name; of another file nothing comes.
             missed.channels += usize::from(!is_all_seen(descriptor, |_| {
@@ -137,23 +137,6 @@ fn epoll(line: &[u8], words: &mut List<usize>) {
     // `tfd:        5 events:       19 data:     55d0c0ffee00  pos:0 ...`
     let Some(at) = line.windows(5).position(|window| window == b"data:") else { return };
     let _ = hex(line[at + 5..].trim_ascii_start()).is_none_or(|value| words.push(value));
-}
-
-/// Gives each line of a file, as much as `buffer` holds at a time, which is more than one.
-fn each_line(path: &core::ffi::CStr, buffer: &mut [u8], mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
-    let file = sys::open(path, sys::O_RDONLY, 0)?;
-    let mut filled = 0;
-    loop {
-        let read = file.read(&mut buffer[filled..])?;
-        if read == 0 {
-            return Ok(());
-        }
-        filled += read;
-        let whole = buffer[..filled].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        buffer[..whole].split(|&byte| byte == b'\n').for_each(&mut each);
-        buffer.copy_within(whole..filled, 0);
-        filled -= whole;
-    }
 }
 
 /// At any byte, since nobody knows how what comes first has been written; what cannot be an address is left out.

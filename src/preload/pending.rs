@@ -28,14 +28,17 @@ pub fn values(job: &Job, by_ptrace: bool, words: &mut List<usize>, unseen: &mut 
     let mut task = Task { threads: List::new(), words, done: 0, until };
     let mut asleep = 0;
     for tid in job.crew.found().iter().map(|thread| thread.tid).chain([job.caller.tid]) {
-        let (mut text, mut path) = ([0; 4096], [0; 64]);
-        let Ok(status) = sys::read_file(stop::task_path(&mut path, job.pid, tid, b"status"), &mut text) else {
-            continue;
-        };
+        let (mut is_asleep, mut its, mut process) = (false, 0, 0);
+        let told = stop::each_line_of_status(job.pid, tid, |name, value| match name {
+            b"State" => is_asleep = value.starts_with(b"D"),
+            b"SigPnd" => its = with_values(value),
+            b"ShdPnd" => process = with_values(value),
+            _ => {}
+        });
         // Those of the process are the same in each thread's.
-        for (of, shared) in [(&b"SigPnd:"[..], false), (b"ShdPnd:", true)] {
-            if (shared && tid != job.caller.tid) || !any_with_value(status, of) {
-            } else if is_asleep(status) {
+        for (shared, waiting) in [(false, its), (true, process)] {
+            if told.is_err() || waiting == 0 || (shared && tid != job.caller.tid) {
+            } else if is_asleep {
                 // In the kernel, where nothing stops it.
                 asleep += 1;
             } else {
@@ -75,16 +78,8 @@ extern "C" fn look(task: usize) -> ! {
     helper::exit()
 }
 
-/// Whether a line of /proc/PID/status tells of a signal that may have a value, other than the one that we stop threads by, which waits
-/// where it is blocked.
-fn any_with_value(status: &[u8], of: &[u8]) -> bool {
-    let set =
-        status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(of)).unwrap_or_default().trim_ascii();
-    let set = core::str::from_utf8(set).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
+/// Those of a set that may have a value, other than the one that we stop threads by, which waits where it is blocked.
+fn with_values(set: &[u8]) -> u64 {
     let ours = 1u64.checked_shl(stop::signal::number().wrapping_sub(1)).unwrap_or(0);
-    sys::with_values(set & !ours) != 0
-}
-
-fn is_asleep(status: &[u8]) -> bool {
-    status.windows(8).any(|window| window == b"State:\tD")
+    sys::with_values(stop::signals(set).unwrap_or(0) & !ours)
 }

@@ -26,12 +26,29 @@ impl<const ROOM: usize> Ranges<ROOM> {
         &self.places[..(self.used.load(Acquire) as usize).min(ROOM)]
     }
 
+    /// To the end of a known one, in an empty place, or in a new one. (What another thread removes meanwhile may go with it.)
     fn add(&self, range: AddrRange) {
-        let known = self.iter().any(|known| known.start <= range.start && range.end <= known.end);
-        if !known && let Some(place) = self.places.get(self.used.fetch_add(1, Relaxed) as usize) {
+        let follows = |place: &&(AtomicUsize, AtomicUsize)| {
+            place.0.load(Acquire) != 0 && place.1.compare_exchange(range.start, range.end, Relaxed, Relaxed).is_ok()
+        };
+        if self.iter().any(|known| known.start <= range.start && range.end <= known.end)
+            || self.used().iter().any(|place| follows(&place))
+        {
+            return;
+        }
+        // (No range begins there.)
+        let take =
+            |place: &&(AtomicUsize, AtomicUsize)| place.0.compare_exchange(0, usize::MAX, Relaxed, Relaxed).is_ok();
+        let empty = self.used().iter().find(take);
+        if let Some(place) = empty.or_else(|| self.places.get(self.used.fetch_add(1, Relaxed) as usize)) {
             place.1.store(range.end, Relaxed);
             place.0.store(range.start, Release);
         }
+    }
+
+    /// Ranges that found no place.
+    pub fn lost(&self) -> usize {
+        (self.used.load(Relaxed) as usize).saturating_sub(ROOM)
     }
 
     /// Takes a range out. One that it would leave in two parts keeps the lower one only.
@@ -164,11 +181,12 @@ pub extern "C" fn brk(end: usize) -> usize {
 }
 
 /// Notes that `caller` has moved the end of the memory: as [`grown`]. Gives brk's result.
-pub extern "C" fn moved(before: usize, end: usize, caller: usize) -> c_int {
+pub extern "C" fn moved(before: usize, _: usize, caller: usize) -> c_int {
     if before == usize::MAX {
         return -1;
     }
-    grown(before, end.wrapping_sub(before).cast_signed(), caller);
+    // (One that is too low is asked for in vain, without an error.)
+    grown(before, real::sbrk(0).wrapping_sub(before).cast_signed(), caller);
     0
 }
 

@@ -91,7 +91,7 @@ impl TakenIn {
 
     fn advise_all(&mut self) -> bool {
         let (ranges, mut used) = (&mut *self.ranges, 0);
-        let mut is_to_be_left = has_pinned_pages(self.text);
+        let mut is_to_be_left = has_pinned_pages();
         let mut each = |mapping: &Mapping<'_>, flags: Flags| {
             let mut add = |now, back| {
                 if let Some(place) = ranges.get_mut(used) {
@@ -219,8 +219,8 @@ pub fn mapped_pages() -> usize {
 }
 
 /// Whether a device has pinned memory of this process, or nobody can tell.
-fn has_pinned_pages(text: &mut [u8]) -> bool {
-    has_some(b"VmPin:", text).ok().flatten().unwrap_or(true)
+fn has_pinned_pages() -> bool {
+    has_some(b"VmPin:").ok().flatten().unwrap_or(true)
 }
 
 /// Whether this process has huge pages from the pool. (A kernel without such does not name them.)
@@ -228,12 +228,16 @@ fn has_pinned_pages(text: &mut [u8]) -> bool {
 /// # Errors
 /// Why nobody can tell.
 pub fn has_pages_of_pool() -> Result<bool, Errno> {
-    has_some(b"HugetlbPages:", &mut [0; 2048]).map(|some| some == Some(true))
+    has_some(b"HugetlbPages:").map(|some| some == Some(true))
 }
 
 /// Whether the size that the kernel gives under this name is not zero.
-fn has_some(name: &[u8], text: &mut [u8]) -> Result<Option<bool>, Errno> {
-    let status = sys::read_file(c"/proc/self/status", text)?;
-    let size = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name));
-    Ok(size.map(|size| size.iter().any(|byte| (b'1'..=b'9').contains(byte))))
+fn has_some(name: &[u8]) -> Result<Option<bool>, Errno> {
+    let mut found = None;
+    sys::each_line(c"/proc/self/status", &mut [0; 2048], |line| {
+        if let Some(size) = line.strip_prefix(name) {
+            found = Some(size.iter().any(|byte| (b'1'..=b'9').contains(byte)));
+        }
+    })?;
+    Ok(found)
 }

@@ -244,6 +244,40 @@ fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno>
     }
 }
 
+/// Gives each line of a file, without its end. Of one that is longer than `buffer` its beginning only.
+///
+/// # Errors
+/// It cannot be opened or read to its end.
+pub fn each_line(path: &core::ffi::CStr, buffer: &mut [u8], mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
+    let file = open(path, O_RDONLY, 0)?;
+    let mut filled = 0;
+    // The beginning of this line was given already.
+    let mut is_rest = false;
+    let mut give = |line: &[u8], is_whole: bool| {
+        if !core::mem::replace(&mut is_rest, !is_whole) {
+            each(line);
+        }
+    };
+    loop {
+        let read = file.read(&mut buffer[filled..])?;
+        filled += read;
+        let mut given = 0;
+        while let Some(len) = buffer[given..filled].iter().position(|&byte| byte == b'\n') {
+            give(&buffer[given..given + len], true);
+            given += len + 1;
+        }
+        if given < filled && (read == 0 || filled - given == buffer.len()) {
+            give(&buffer[given..filled], false);
+            given = filled;
+        }
+        if read == 0 {
+            return Ok(());
+        }
+        buffer.copy_within(given..filled, 0);
+        filled -= given;
+    }
+}
+
 /// Reads a whole small file (as those of /proc) into `into`; gives what was read, which may be cut at the buffer's length.
 pub fn read_file<'a>(path: &core::ffi::CStr, into: &'a mut [u8]) -> Result<&'a [u8], Errno> {
     let n = open(path, O_RDONLY, 0)?.read_full(into)?;

@@ -279,6 +279,25 @@ pub fn proc_is_ours(pid: u32) -> bool {
     read_link(c"/proc/self", &mut link) == sys::decimal(u64::from(pid), &mut [0; 20])
 }
 
+/// Gives each line of a thread's status by name and value, in the kernel's order.
+///
+/// # Errors
+/// The thread is gone, or there is no /proc.
+pub fn each_line_of_status(pid: u32, tid: u32, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), Errno> {
+    // (One line is as long as the process has groups.)
+    let (mut path, mut buffer) = ([0; 64], [0; 2048]);
+    sys::each_line(task_path(&mut path, pid, tid, b"status"), &mut buffer, |line| {
+        if let Some(colon) = line.iter().position(|&byte| byte == b':') {
+            each(&line[..colon], line[colon + 1..].trim_ascii());
+        }
+    })
+}
+
+/// A set of signals, as the status of a thread gives it.
+pub fn signals(set: &[u8]) -> Option<u64> {
+    u64::from_str_radix(core::str::from_utf8(set).ok()?, 16).ok()
+}
+
 pub fn task_path<'a>(path: &'a mut [u8; 64], pid: u32, tid: u32, name: &[u8]) -> &'a CStr {
     let mut digits = [0; 20];
     let mut tail = [0u8; 32];

@@ -243,16 +243,18 @@ struct Status {
 impl Status {
     /// `None`: nothing is known.
     fn of(pid: u32, tid: u32) -> Option<Self> {
-        let (mut path, mut buffer) = ([0u8; 64], [0u8; 2048]);
-        let status = sys::read_file(super::task_path(&mut path, pid, tid, b"status"), &mut buffer).ok()?;
-        let has = |name: &[u8]| {
-            let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
-            let signals = u64::from_str_radix(core::str::from_utf8(line).ok()?, 16).ok()?;
-            Some(signals >> (number() - 1) & 1 == 1)
-        };
-        let stuck = |window: &[u8]| matches!(window, b"State:\tD" | b"State:\tZ" | b"State:\tX");
-        let (waits, blocks) = (has(b"SigPnd:\t")?, has(b"SigBlk:\t")?);
-        Some(Self { waits, blocks, is_stuck: status.windows(8).any(stuck) })
+        let (mut waits, mut blocks, mut is_stuck) = (None, None, false);
+        super::each_line_of_status(pid, tid, |name, value| {
+            let has = || super::signals(value).map(|signals| signals >> (number() - 1) & 1 == 1);
+            match name {
+                b"State" => is_stuck = matches!(value.first(), Some(b'D' | b'Z' | b'X')),
+                b"SigPnd" => waits = has(),
+                b"SigBlk" => blocks = has(),
+                _ => {}
+            }
+        })
+        .ok()?;
+        Some(Self { waits: waits?, blocks: blocks?, is_stuck })
     }
 }
 
