@@ -26,6 +26,14 @@ static void *holding_thread(void *_) {
     return block;
 }
 
+// No signal comes to it.
+static void *pausing_thread(void *_) {
+    check(write(ready[1], "", 1) == 1);
+    pause();
+    _exit(97);
+    return _;
+}
+
 static void filter(unsigned call, unsigned verdict) {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -81,6 +89,9 @@ int main(int count, char **words) {
     if (is(what, "ptrace_kills")) filter(SYS_ptrace, SECCOMP_RET_KILL_PROCESS);
     if (is(what, "clone_refused")) filter(SYS_clone, SECCOMP_RET_ERRNO | EPERM);
     if (is(what, "no_processes")) {
+        pthread_t thread;
+        char byte;
+        check(pthread_create(&thread, 0, pausing_thread, 0) == 0 && read(ready[0], &byte, 1) == 1);
         struct rlimit none = {0, 0};
         check(setrlimit(RLIMIT_NPROC, &none) == 0);
     }

@@ -2,12 +2,17 @@
 #define _GNU_SOURCE
 #include "test.h"
 #include <sched.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 
 static NOINLINE void lose(void) { calloc(1, 1337); }
 
-int main(void) {
+int main(int count, char **words) {
     below(lose);
+    if (count > 1) {
+        check(is(words[1], "no proc") && unshare(CLONE_NEWNS) == 0);
+        check(mount("none", "/", 0, MS_REC | MS_PRIVATE, 0) == 0 && mount("none", "/proc", "tmpfs", 0, 0) == 0);
+    }
     check(unshare(CLONE_NEWPID) == 0);
     scan();
     scan();

@@ -168,8 +168,14 @@ fn children_in_a_pid_namespace_of_their_own() {
     if !is_root() {
         return not_tested("pid namespaces, which only root can make");
     }
-    let outcome = program("namespace.c").run();
-    assert_eq!(outcome.ok().stdout, "done\n");
-    assert!(outcome.stderr.contains("its children are in another pid namespace"), "{outcome:?}");
-    assert!(outcome.reports().iter().all(|report| report.pid != outcome.pid), "{outcome:?}");
+    let app = program("namespace.c");
+    for (app, told) in [
+        (app.clone(), "its children are in another pid namespace"),
+        (app.arg("no proc"), "could not read /proc/self/maps: no such file"),
+    ] {
+        let outcome = app.run();
+        assert_eq!(outcome.ok().stdout, "done\n");
+        assert!(outcome.stderr.contains(told), "{outcome:?}");
+        assert!(outcome.reports().iter().all(|report| report.pid != outcome.pid), "{outcome:?}");
+    }
 }

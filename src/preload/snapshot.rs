@@ -87,7 +87,7 @@ static JOB: Place = Place(core::cell::UnsafeCell::new(None));
 /// Takes a snapshot and gives its pid; the threads run again. `None` if none could be taken: the ledger says why.
 pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32> {
     if helper::HANGS.load(Relaxed) {
-        fail(Errno::EDEADLK);
+        fail(child::Step::Clone, Errno::EDEADLK);
         return None;
     }
     let threads = stop::count();
@@ -114,9 +114,16 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     shared.ledger.released.store(0, Relaxed);
     shared.ledger.step.store(child::Step::Clone as u32, Relaxed);
     shared.ledger.errno.store(0, Relaxed);
-    if children_are_elsewhere() {
-        fail(Errno::ECHILD);
-        return None;
+    match children_are_elsewhere() {
+        Ok(false) => {}
+        Ok(true) => {
+            fail(child::Step::Clone, Errno::ECHILD);
+            return None;
+        }
+        Err(error) => {
+            fail(child::Step::Maps, error);
+            return None;
+        }
     }
     let way = settings::get().map_or("auto", |settings| settings.options.stop);
     if threads == 1 {
@@ -128,13 +135,14 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
         }
     } else {
         let is_stopped = way != "signal" && clone::by_ptrace(job);
-        // (Where that has taken all its time another way would take as much again.)
-        if !is_stopped && way != "ptrace" && ![Errno::EDEADLK, Errno::ETIMEDOUT].contains(&Errno(job.refused)) {
+        // (Where that has taken all its time another way would take as much again; and where there is no room for a process.)
+        let hopeless = [Errno::EDEADLK, Errno::ETIMEDOUT, Errno::EAGAIN, Errno::ENOMEM];
+        if !is_stopped && way != "ptrace" && !hopeless.contains(&Errno(job.refused)) {
             clone::by_signal(job);
         }
     }
     if job.child <= 0 {
-        fail(Errno(if job.refused != 0 { job.refused } else { -job.child as i32 }));
+        fail(child::Step::Clone, Errno(if job.refused != 0 { job.refused } else { -job.child as i32 }));
         return None;
     }
     NAMED.store(waiting && clone::name_tracer(job.child as usize), Relaxed);
@@ -142,12 +150,18 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
 }
 
 /// Whether the next child of this thread is in another pid namespace: the first one there is its init, with whose end it is over, and the
-/// program could start no process any more.
-fn children_are_elsewhere() -> bool {
-    let of = |path| sys::stat(path).ok().map(|stat| stat.inode);
-    // (Which Linux tells since 4.12.)
-    of(c"/proc/thread-self/ns/pid_for_children") != of(c"/proc/thread-self/ns/pid")
-        && sys::kernel_release().is_some_and(|release| release >= (4, 12))
+/// program could start no process any more. (Linux tells since 4.12.)
+///
+/// # Errors
+/// There is no /proc, or not this process's: then there is no scan either.
+fn children_are_elsewhere() -> Result<bool, Errno> {
+    if sys::kernel_release().is_some_and(|release| release < (4, 12)) {
+        return Ok(false);
+    }
+    let of = |path| sys::stat(path).map(|stat| stat.inode);
+    let own = of(c"/proc/thread-self/ns/pid")?;
+    // (It is not named before the first process is there.)
+    Ok(of(c"/proc/thread-self/ns/pid_for_children") != Ok(own))
 }
 
 /// The place where all that a scan needs to know is gathered. `None` without memory.
@@ -317,9 +331,9 @@ fn no_memory() {
 }
 
 /// Notes that no snapshot could be taken.
-fn fail(error: Errno) {
+fn fail(step: child::Step, error: Errno) {
     let (Some(shared), Some(settings)) = (ledger::get(), settings::get()) else { return };
-    note(settings, shared.ledger, child::Step::Clone as u32, error.0 as u32);
+    note(settings, shared.ledger, step as u32, error.0 as u32);
 }
 
 /// Counts a scan that failed, for the next report, and tells of the first one.
