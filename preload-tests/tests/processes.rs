@@ -179,3 +179,12 @@ fn children_in_a_pid_namespace_of_their_own() {
         assert!(outcome.reports().iter().all(|report| report.pid != outcome.pid), "{outcome:?}");
     }
 }
+
+/// The helper that is to stop its threads waits for the program to name it.
+#[test]
+fn programs_that_are_killed_while_they_are_scanned() {
+    for options in ["interval=0:quiet=1", "interval=0:quiet=1:stop=signal"] {
+        let outcome = program("killed.c").options(options).deadline(120).run();
+        assert_eq!(outcome.ok().stdout, "nobody is left\n");
+    }
+}

@@ -180,7 +180,7 @@ extern "C" fn clone_at_rest(job: usize) -> ! {
 extern "C" fn stop_and_clone(job: usize) -> ! {
     // SAFETY: as above.
     let job = unsafe { &mut *(job as *mut Job) };
-    helper::wait_to_go_on();
+    helper::wait_to_go_on(job.pid);
     job.crew.clear();
     let mut stopped = stop::ptrace::stop(&mut job.crew, job.pid, job.caller.tid);
     let is_full = stopped == Err(Errno::EMFILE);

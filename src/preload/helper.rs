@@ -68,10 +68,15 @@ pub unsafe fn start(task: extern "C" fn(usize) -> !, argument: usize, kind: Kind
     sys::check(unsafe { clone_onto(flags, top, task, argument) })
 }
 
-/// Called by a helper that waits.
-pub fn wait_to_go_on() {
+/// Called by a helper that waits. The program may be gone before it lets this process go on, which would keep all of its memory and
+/// descriptors.
+pub fn wait_to_go_on(program: u32) {
+    const LOOK_NS: u64 = 50_000_000;
     while GO.load(Relaxed) == WAITING {
-        sys::futex_wait(&GO, WAITING, Some(1_000_000_000));
+        sys::futex_wait(&GO, WAITING, Some(LOOK_NS));
+        if sys::getppid() != program {
+            exit();
+        }
     }
 }
 
