@@ -78,7 +78,7 @@ int main(int count, char **words) {
     check(count >= 2 && pipe(ready) == 0 && pipe(never) == 0);
     const char *what = words[1];
     if (is(what, "tracer")) under_a_tracer();
-    if (!is(what, "alone")) {
+    if (!is(what, "alone") && !is(what, "few_descriptors")) {
         pthread_t thread;
         char byte;
         check(pthread_create(&thread, 0, holding_thread, 0) == 0 && read(ready[0], &byte, 1) == 1);
@@ -100,6 +100,13 @@ int main(int count, char **words) {
         check(setrlimit(RLIMIT_NOFILE, &few) == 0);
         while (open("/dev/null", O_RDONLY) >= 0) {
         }
+    }
+    if (is(what, "few_descriptors")) {
+        struct rlimit few = {64, 64};
+        check(setrlimit(RLIMIT_NOFILE, &few) == 0);
+        while (open("/dev/null", O_RDONLY) >= 0) {
+        }
+        for (int left = atoi(words[2]); left > 0; left--) close(64 - left);
     }
     if (is(what, "little_memory")) {
         struct rlimit few = {1 << 20, 1 << 20};

@@ -94,6 +94,18 @@ fn every_descriptor_is_in_use() {
     assert!(kept, "a block on the stack of a thread that was not looked for: {report:?}");
 }
 
+/// Some are left, but not as many as a scan needs.
+#[test]
+fn few_descriptors_are_left() {
+    for left in 0..=5 {
+        let outcome = app("few_descriptors").arg(left.to_string()).run();
+        outcome.expect_leaks(1, 1337);
+        let report = outcome.report();
+        assert_eq!((report.scans.len(), outcome.stderr.as_str()), (7, ""), "{left} left: {report:?}");
+        assert_eq!(outcome.stats("confirmed_blocks"), [0, 1, 1, 1, 1, 1, 1], "{left} left: {report:?}");
+    }
+}
+
 #[test]
 fn no_memory_is_left() {
     let outcome = app("little_memory").run();

@@ -89,3 +89,14 @@ fn dead_objects_of_gccs_collector() {
     run("gccs.c", "end of the list").expect_leaks(1, 1337);
     run("not_gccs.c", "end of the list").expect_clean();
 }
+
+/// A file may have the table of names that linkers wrote before 2006, alone; what other files define is found all the same.
+#[test]
+fn names_in_tables_of_old() {
+    let outcome = program("gccs_sysv.c").arg("objects").run();
+    outcome.expect_leaks(1, 1337);
+    assert!(outcome.report().last().unseen.is_empty(), "no Python is there: {outcome:?}");
+    program("gccs_sysv.c").arg("objects in use").run().expect_clean();
+    let outcome = program("stale_sysv.c").arg("key 3").options("scan_at_exit=0").run();
+    assert_eq!(outcome.stats("direct_blocks"), [0, 1]);
+}

@@ -16,6 +16,8 @@ pub const WCLONE: usize = 0x8000_0000;
 const WNOHANG: usize = 1;
 const SIGKILL: usize = 9;
 pub const STACK: usize = 256 << 10;
+/// As many descriptors as are open at a time.
+const ROOM: usize = 4;
 
 /// Lowest address of the snapshot child's stack, which the helper's follows; 0: not mapped yet.
 static STACKS: AtomicUsize = AtomicUsize::new(0);
@@ -185,22 +187,26 @@ pub fn ends_all_of_us() -> bool {
     sys::kernel_release().is_none_or(|release| release < (5, 16))
 }
 
-/// Sees to it that this process, which is a helper or a snapshot child, can open some files. Gives whether it could not before.
+/// Sees to it that this process, which is a helper or a snapshot child, can open [`ROOM`] files at a time. Gives whether it could not before.
 pub fn spare_if_full() -> bool {
-    let is_full = sys::open(c"/proc/self", sys::O_RDONLY, 0).is_err_and(|error| error == Errno::EMFILE);
+    let is_full = open_some().is_err_and(|error| error == Errno::EMFILE);
     if is_full {
         spare_descriptors();
     }
     is_full
 }
 
+fn open_some() -> Result<[sys::Fd; ROOM - 1], Errno> {
+    let one = sys::open(c"/proc/self", sys::O_RDONLY, 0)?;
+    Ok([one.again()?, one.again()?, one.again()?])
+}
+
 /// Descriptors that were closed in the copy, to have room for others, though they may have held something.
 pub static UNLOOKED: AtomicUsize = AtomicUsize::new(0);
 
-/// The program has used up its descriptors: a table of this process's own, in which there is room for as many as are open at a time
+/// The program has used up its descriptors: a table of this process's own, in which there is room for [`ROOM`] files
 /// when the others are looked at. Where this process may not have more than the program, some are closed, those first that hold nothing.
 pub fn spare_descriptors() {
-    const ROOM: usize = 4;
     // SAFETY: parts this process's table from the program's.
     if unsafe { sys::call(nr::UNSHARE, [CLONE_FILES, 0, 0, 0, 0, 0]) }.is_err() {
         return;

@@ -127,11 +127,12 @@ pub struct Search {
 /// As many as most programs load.
 const CACHED: usize = 48;
 
-/// What the dynamic section names: hash table, symbols and strings. 0: it names none.
+/// What the dynamic section names: hash table, the one of old (`DT_HASH`), symbols and strings. 0: it names none.
 #[derive(Clone, Copy, Default)]
 struct Table {
     bias: usize,
     hash: usize,
+    old_hash: usize,
     symbols: usize,
     strings: usize,
 }
@@ -337,6 +338,14 @@ fn hash(name: &CStr) -> u32 {
     name.to_bytes().iter().fold(5381, |hash, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)))
 }
 
+/// The one that `DT_HASH` is made of (the System V ABI).
+fn old_hash(name: &CStr) -> u32 {
+    name.to_bytes().iter().fold(0, |hash, byte| {
+        let hash = (hash << 4) + u32::from(*byte);
+        (hash ^ (hash >> 28 << 4)) & 0xfff_ffff
+    })
+}
+
 /// Of all files but ours.
 fn tables() -> impl Iterator<Item = Table> {
     let ours = own::data();
@@ -346,11 +355,13 @@ fn tables() -> impl Iterator<Item = Table> {
 impl Table {
     fn of(file: &Map) -> Self {
         const STRINGS: usize = 5;
+        const HASH: usize = 4;
         const SYMBOLS: usize = 6;
         const GNU_HASH: usize = 0x6fff_fef5;
         let mut table = Self { bias: file.base, ..Self::default() };
         each_entry(file, |tag, _, address| match tag {
             GNU_HASH => table.hash = address,
+            HASH => table.old_hash = address,
             SYMBOLS => table.symbols = address,
             STRINGS => table.strings = address,
             _ => {}
@@ -374,9 +385,13 @@ impl Table {
     /// # Safety
     /// The file is loaded.
     unsafe fn find(&self, name: &CStr, hash: u32) -> Option<Definition> {
-        let Self { bias, hash: table, symbols, strings } = *self;
-        if table == 0 || symbols == 0 || strings == 0 {
+        let Self { hash: table, symbols, strings, .. } = *self;
+        if symbols == 0 || strings == 0 {
             return Some(Definition::Unknown);
+        }
+        if table == 0 {
+            // SAFETY: by this function's own contract.
+            return unsafe { self.find_by_old_hash(name) };
         }
         // SAFETY: all that follows lies in the file's tables, as its linker has laid them out.
         unsafe {
@@ -397,9 +412,9 @@ impl Table {
             loop {
                 let link = word(chains + buckets as usize + (at - first) as usize);
                 if (link ^ hash) >> 1 == 0 {
-                    let symbol = &*(symbols as *const Symbol).add(at as usize);
-                    if symbol.section != 0 && self.name(symbol) == name {
-                        return Some(Definition::At(bias + symbol.value));
+                    let definition = self.definition(at, name);
+                    if definition.is_some() {
+                        return definition;
                     }
                 }
                 if link & 1 == 1 {
@@ -408,5 +423,43 @@ impl Table {
                 at += 1;
             }
         }
+    }
+
+    /// By the table that `DT_HASH` names: so many buckets, so many symbols, the first symbol of each bucket, the next one of each symbol.
+    ///
+    /// # Safety
+    /// As for [`Self::find`]; there are symbols and strings.
+    unsafe fn find_by_old_hash(&self, name: &CStr) -> Option<Definition> {
+        // SAFETY: as in `find`.
+        unsafe {
+            let word = |at: usize| *((self.old_hash + at * 4) as *const u32) as usize;
+            if self.old_hash == 0 || word(0) == 0 {
+                return Some(Definition::Unknown);
+            }
+            let (buckets, links) = (word(0), word(1));
+            let mut at = word(2 + old_hash(name) as usize % buckets);
+            // (A damaged one may lead round.)
+            for _ in 0..links {
+                if at == 0 || at >= links {
+                    return None;
+                }
+                let definition = self.definition(at as u32, name);
+                if definition.is_some() {
+                    return definition;
+                }
+                at = word(2 + buckets + at);
+            }
+        }
+        None
+    }
+
+    /// Whether the symbol of this number defines the name.
+    ///
+    /// # Safety
+    /// There is one.
+    unsafe fn definition(&self, number: u32, name: &CStr) -> Option<Definition> {
+        // SAFETY: by this function's own contract.
+        let symbol = unsafe { &*(self.symbols as *const Symbol).add(number as usize) };
+        (symbol.section != 0 && self.is_named(symbol, name)).then(|| Definition::At(self.bias + symbol.value))
     }
 }

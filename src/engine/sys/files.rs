@@ -38,6 +38,16 @@ impl Fd {
         retry(|| unsafe { call(nr::READ, [self.0, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) })
     }
 
+    /// Another descriptor of the same.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn again(&self) -> Result<Fd, Errno> {
+        const F_DUPFD_CLOEXEC: usize = 1030;
+        // SAFETY: takes no pointer.
+        unsafe { call(nr::FCNTL, [self.0, F_DUPFD_CLOEXEC, 0, 0, 0, 0]) }.map(Fd)
+    }
+
     /// Reads at an offset of its own.
     pub fn read_at(&self, into: &mut [u8], offset: usize) -> Result<usize, Errno> {
         // SAFETY: as in `read`.
