@@ -233,6 +233,9 @@ unsafe fn pieced(
     };
     // SAFETY: as above, with the same.
     unsafe { UNWINDER.learn(memo, depth, &thread.nodes, &pieced, id, known.is_some()) };
+    if memo.wants_more() {
+        memo.grow();
+    }
     Some(id)
 }
 

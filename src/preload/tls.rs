@@ -244,8 +244,7 @@ impl Thread {
             return None;
         }
         MEMOS_MADE.fetch_add(1, Relaxed);
-        let [memo] = arena::zeroed::<Memo>(1)? else { return None };
-        let memo = NonNull::from(memo);
+        let memo = NonNull::from(Memo::new()?);
         self.memo.set(memo.as_ptr() as usize);
         Some(memo)
     }

@@ -21,25 +21,23 @@ mod check;
 mod ids;
 mod join;
 mod record;
+mod room;
 
 use super::walk::{Ended, NodeCache, Trace};
 use super::{OwnStack, Start, Unwinder};
 use crate::StackId;
-use crate::arena::Zeroed;
+use crate::arena;
 use crate::record::depot::{MAX_DEPTH, POWERS};
-use check::{About, Checks, read, sibling, verify};
+use check::{About, read, sibling, verify};
 use core::sync::atomic::Ordering::Relaxed;
 use record::Recorder;
+use room::{Crowding, Room};
 
 pub use ids::Ids;
 pub(super) use record::{Nobody, Watch};
 
-const SETS: usize = 1024;
 /// Entries of a set: stacks that begin in the same place and differ further out.
 const WAYS: usize = 4;
-const CHECKS: usize = 3 << 13;
-/// With those of the recent stacks, [`MOST`] each, behind the others.
-const ALL_CHECKS: usize = CHECKS + RECENT * MOST;
 /// Stacks that are kept for a while where most of those that have to be put together come again at once.
 const RECENT: usize = 2;
 const PAYS: u8 = if cfg!(test) { 2 } else { 32 };
@@ -114,34 +112,38 @@ struct Part {
     index: u8,
 }
 
-/// One thread's. About 1 MiB of address space; only what is used is ever touched.
+/// One thread's. About 1 MiB of address space, and up to 16 where stacks are many; only what is used is ever touched.
 #[repr(C)]
 pub struct Memo {
-    entries: [[Entry; WAYS]; SETS],
-    checks: Checks<ALL_CHECKS>,
-    parts: [Part; MAX_DEPTH],
+    // What every stack asks for lies in one line.
+    /// Entries with another one are empty.
+    stamp: u32,
+    generation: u32,
+    tables: Room,
+    /// Goes up with each unknown stack that came again at once, to twice [`PAYS`], and down with each that did not.
+    pays: u8,
+    /// Counts what takes an entry's place, and what is not kept.
+    turn: u8,
+    skipped: u8,
+    used: usize,
     parted: usize,
-    /// Ids of stacks that had to be put together.
-    pub ids: Ids<IDS>,
+    /// The hash of the stack that was put together last.
+    latest: u64,
+    crowding: Crowding,
     /// While that pays, the whole stacks that were not known last, in the place of parts.
     recent: [Entry; RECENT],
     /// Which of them came again.
     paid: [bool; RECENT],
-    /// Goes up with each unknown stack that came again at once, to twice [`PAYS`], and down with each that did not.
-    pays: u8,
-    /// The hash of the stack that was put together last.
-    latest: u64,
-    used: usize,
-    /// Counts what takes an entry's place, and what is not kept.
-    turn: u8,
-    skipped: u8,
-    /// Entries with another one are empty.
-    stamp: u32,
-    generation: u32,
+    parts: [Part; MAX_DEPTH],
+    /// Ids of stacks that had to be put together.
+    pub ids: Ids<IDS>,
 }
 
-// SAFETY: integers and `false` are valid when zero; entries with stamp 0 are never looked at, since `stamp` begins at 1.
-unsafe impl Zeroed for Memo {}
+/// One that has no tables yet.
+#[repr(C)]
+struct Place(Memo);
+// SAFETY: integers, `false` and null are valid when zero; entries with stamp 0 are never looked at, since `stamp` begins at 1.
+unsafe impl arena::Zeroed for Place {}
 
 /// What was found out about a stack.
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +156,8 @@ pub struct Pieced {
     recent: Option<usize>,
     /// What could be kept of it.
     parts: Parts,
+    /// Some of it was walked.
+    is_walked: bool,
 }
 
 /// Set and way of an entry.
@@ -170,6 +174,31 @@ enum Parts {
 }
 
 impl Memo {
+    /// `None` without memory.
+    pub fn new() -> Option<&'static mut Self> {
+        let tables = Room::new(0)?;
+        let [Place(memo)] = arena::zeroed::<Place>(1)? else { return None };
+        memo.tables = tables;
+        Some(memo)
+    }
+
+    /// Whether this thread's stacks need more room than there is.
+    #[inline(always)]
+    pub const fn wants_more(&self) -> bool {
+        self.crowding.wants_more()
+    }
+
+    /// Gets more, if there is some, and is empty then.
+    #[cold]
+    #[inline(never)]
+    pub fn grow(&mut self) {
+        let grown = self.tables.grow();
+        self.crowding.has_grown(grown);
+        if grown {
+            self.empty(self.generation);
+        }
+    }
+
     fn empty(&mut self, generation: u32) {
         self.stamp = self.stamp.wrapping_add(1).max(1);
         self.used = 0;
@@ -179,7 +208,7 @@ impl Memo {
     /// Writes those frames of the stack that was pieced together last to its trace that were not walked.
     pub fn complete(&self, trace: &mut Trace) {
         for part in &self.parts[..self.parted] {
-            let checks = self.checks.of(part.at, part.len).abouts;
+            let checks = self.tables.checks.of(part.at, part.len).abouts;
             let behind = checks.iter().filter(|check| !check.is_word()).map(|check| check.id());
             let ids = &mut trace.ids[usize::from(part.before)..];
             ids.iter_mut().zip(core::iter::once(part.first_id).chain(behind)).for_each(|(id, frame)| *id = frame);
@@ -196,7 +225,7 @@ impl Memo {
             return false;
         }
         // SAFETY: so many checks were written there; `start` is the entry's state.
-        unsafe { verify(self.checks.slots_of(entry.at, entry.len)) }.is_none()
+        unsafe { verify(self.tables.checks.slots_of(entry.at, entry.len)) }.is_none()
     }
 
     const fn keeps_recent(&self) -> bool {
@@ -224,16 +253,28 @@ impl Memo {
     }
 
     #[inline(always)]
+    const fn set(&self, state: &Start) -> usize {
+        (hash(state.pc, state.sp) >> self.tables.shift) as usize
+    }
+
+    #[inline(always)]
+    fn entries(&self, set: usize) -> &[Entry; WAYS] {
+        debug_assert!(set < self.tables.entries.len());
+        // SAFETY: of [`Self::set`], whose shift leaves the number of one of them.
+        unsafe { self.tables.entries.get_unchecked(set) }
+    }
+
+    #[inline(always)]
     fn find(&self, state: &Start) -> Option<At> {
-        let set = set(state);
-        let way = self.entries[set].iter().position(|entry| entry.is_of(state, self.stamp))?;
+        let set = self.set(state);
+        let way = self.entries(set).iter().position(|entry| entry.is_of(state, self.stamp))?;
         Some((set, way))
     }
 
     /// Where a new entry of this state may go.
     fn place_for(&mut self, state: &Start) -> At {
-        let set = set(state);
-        let free = self.entries[set].iter().position(|entry| entry.stamp != self.stamp);
+        let set = self.set(state);
+        let free = self.tables.entries[set].iter().position(|entry| entry.stamp != self.stamp);
         let way = free.unwrap_or_else(|| {
             self.turn = self.turn.wrapping_add(1);
             usize::from(self.turn) % WAYS
@@ -245,11 +286,6 @@ impl Memo {
 #[inline(always)]
 const fn hash(pc: usize, sp: usize) -> u64 {
     (pc as u64 ^ (sp as u64).rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-#[inline(always)]
-const fn set(state: &Start) -> usize {
-    (hash(state.pc, state.sp) >> (64 - SETS.trailing_zeros())) as usize
 }
 
 /// Whether a part that leads to this state ends there, and another one begins.
@@ -271,7 +307,7 @@ impl Unwinder {
         cache.fp.store(start.fp, Relaxed);
         // SAFETY: by this function's own contract.
         unsafe {
-            for entry in &memo.entries[set(&start)] {
+            for entry in memo.entries(memo.set(&start)) {
                 if memo.holds(entry, &start, depth) {
                     return StackId::new(entry.id);
                 }
@@ -297,7 +333,11 @@ impl Unwinder {
     ) -> Pieced {
         let generation = self.frames.generation();
         // No part may go while it is needed.
-        if memo.generation != generation || memo.stamp == 0 || memo.used + 2 * MOST > CHECKS {
+        let is_full = memo.used + 2 * MOST > memo.tables.most;
+        if memo.generation != generation || memo.stamp == 0 || is_full {
+            if is_full {
+                memo.crowding.is_full();
+            }
             memo.empty(generation);
         }
         memo.parted = 0;
@@ -307,14 +347,14 @@ impl Unwinder {
             return unsafe { self.walk_to_recent(memo, start, stack, depth, cache, trace) };
         }
         let mut state = start;
-        let (mut straight, mut lacking) = (true, false);
+        let (mut straight, mut lacking, mut is_walked) = (true, false, false);
         let ended = 'pieces: loop {
             let Some(at) = memo.find(&state) else {
                 straight = false;
                 // SAFETY: `state` is that of a live frame: at first by the caller's promise, then because all slots up to it were
                 // verified, or walked along.
                 let (end, kept) = unsafe { self.fill(memo, state, stack, depth, cache, trace) };
-                lacking |= !kept;
+                (lacking, is_walked) = (lacking || !kept, true);
                 match end {
                     Ended::Stopped(next) => state = next,
                     end => break Some((end.is_outermost(), None)),
@@ -322,8 +362,8 @@ impl Unwinder {
                 continue;
             };
             cache.fp.store(state.fp, Relaxed);
-            let entry = &mut memo.entries[at.0][at.1];
-            let checks = memo.checks.of(entry.at, entry.len);
+            let entry = &mut memo.tables.entries[at.0][at.1];
+            let checks = memo.tables.checks.of(entry.at, entry.len);
             let before = trace.len;
             let mut part = Part { first_id: entry.first_id, at: entry.at, len: 0, before: before as u8, index: 0 };
             // What is to be added to the hashes of the entry's frames, for those that are others.
@@ -398,14 +438,14 @@ impl Unwinder {
             memo.parted = 0;
             // SAFETY: as for this function.
             unsafe { self.walk(start, stack, depth, cache, trace) };
-            return Pieced { hash: trace.hash, start, entry: None, recent: None, parts: Parts::Lacking };
+            return Pieced { hash: trace.hash, start, entry: None, recent: None, parts: Parts::Lacking, is_walked };
         };
         let parts = match straight {
             _ if entry.is_some() || lacking || !whole && trace.len < depth => Parts::Lacking,
             true => Parts::Straight(whole),
             false => Parts::Crooked(whole),
         };
-        Pieced { hash: trace.hash, start, entry, recent: None, parts }
+        Pieced { hash: trace.hash, start, entry, recent: None, parts, is_walked }
     }
 
     /// Walks to the end, and keeps the stack among the recent ones.
@@ -427,11 +467,11 @@ impl Unwinder {
         memo.note_repeat(paid);
         // SAFETY: by this function's own contract.
         let (_, entry) =
-            unsafe { self.record(memo, CHECKS + way * MOST, start, stack, depth, cache, trace, |_| false) };
+            unsafe { self.record(memo, memo.tables.most + way * MOST, start, stack, depth, cache, trace, |_| false) };
         // Not to be found before its id is known.
         memo.recent[way] = Entry { stamp: 0, ..entry.unwrap_or(memo.recent[way]) };
         let recent = entry.map(|_| way);
-        Pieced { hash: trace.hash, start, entry: None, recent, parts: Parts::Lacking }
+        Pieced { hash: trace.hash, start, entry: None, recent, parts: Parts::Lacking, is_walked: false }
     }
 
     /// Walks from a state to the next border or the end, and keeps what it finds: then a part more of the stack is known, and true given.
@@ -446,7 +486,7 @@ impl Unwinder {
         cache: &NodeCache,
         trace: &mut Trace,
     ) -> (Ended, bool) {
-        if memo.used + MOST > CHECKS {
+        if memo.used + MOST > memo.tables.most {
             // SAFETY: by this function's own contract.
             return (unsafe { self.walk_with(state, stack, depth, cache, trace, &mut Nobody, is_border) }, false);
         }
@@ -456,7 +496,7 @@ impl Unwinder {
         let Some(entry) = entry else { return (end, false) };
         memo.used += usize::from(entry.len);
         let (set, way) = memo.place_for(&state);
-        memo.entries[set][way] = entry;
+        memo.tables.entries[set][way] = entry;
         // The last check leads to the next part.
         let len = entry.len - u16::from(matches!(end, Ended::Stopped(_)));
         memo.parts[memo.parted] = Part { first_id: entry.first_id, at: entry.at, len, before: before as u8, index: 0 };
@@ -483,7 +523,7 @@ impl Unwinder {
         is_border: impl Fn(&Start) -> bool,
     ) -> (Ended, Option<Entry>) {
         let mut recorder = Recorder {
-            checks: &mut memo.checks,
+            checks: &mut memo.tables.checks,
             at,
             room: MOST,
             register: (&raw const cache.fp).expose_provenance(),

@@ -3,6 +3,7 @@
 
 use super::super::arch::Rule;
 use super::super::walk::NodeCache;
+use super::room::Table;
 use crate::record::frames::Node;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -94,25 +95,33 @@ impl Check {
 /// All checks of a memo. What a known stack reads, its slots, lies apart from what is needed where something differs: it takes half as
 /// many lines of the cache from the program.
 #[repr(C)]
-pub(super) struct Checks<const N: usize> {
-    slots: [Slot; N],
-    abouts: [About; N],
+pub(super) struct Checks {
+    pub slots: Table<Slot>,
+    pub abouts: Table<About>,
 }
 
-impl<const N: usize> Checks<N> {
+impl Checks {
     /// Those of an entry.
     #[inline(always)]
     pub fn of(&self, at: u32, len: u16) -> Entrys<'_> {
         let range = at as usize..at as usize + usize::from(len);
-        Entrys { slots: &self.slots[range.clone()], abouts: &self.abouts[range] }
+        let slots = &self.slots[range.clone()];
+        // SAFETY: both tables have the same length.
+        Entrys { slots, abouts: unsafe { self.abouts.get_unchecked(range) } }
     }
     #[inline(always)]
     pub fn get(&self, at: usize) -> Check {
         Check { slot: self.slots[at], about: self.abouts[at] }
     }
+    /// # Safety
+    /// There is such a place.
     #[inline(always)]
-    pub fn set(&mut self, at: usize, check: Check) {
-        (self.slots[at], self.abouts[at]) = (check.slot, check.about);
+    pub unsafe fn set(&mut self, at: usize, check: Check) {
+        // SAFETY: by this function's own contract, for the two tables of one length.
+        unsafe {
+            *self.slots.get_unchecked_mut(at) = check.slot;
+            *self.abouts.get_unchecked_mut(at) = check.about;
+        }
     }
     /// The slots of an entry.
     ///

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // reads the live stack
 
 use super::check::{Check, Checks, read};
-use super::{ALL_CHECKS, CHECKS, Entry, Memo, Parts, Pieced};
+use super::{Entry, Memo, Parts, Pieced};
 use crate::StackId;
 use crate::record::depot::POWERS;
 use crate::unwind::Unwinder;
@@ -27,12 +27,15 @@ impl Unwinder {
         again: bool,
     ) {
         if let Some((set, way)) = pieced.entry {
-            memo.entries[set][way].id = id.get();
+            memo.tables.entries[set][way].id = id.get();
             return;
         }
         if let Some(way) = pieced.recent {
             (memo.recent[way].id, memo.recent[way].stamp) = (id.get(), memo.stamp);
             return;
+        }
+        if pieced.is_walked {
+            memo.crowding.walked(again);
         }
         let repeats = memo.latest == pieced.hash;
         memo.note_repeat(repeats);
@@ -53,9 +56,9 @@ impl Unwinder {
             (entry.pc, entry.sp, entry.whole, entry.id, entry.stamp) =
                 (pieced.start.pc, pieced.start.sp, whole, id.get(), memo.stamp);
             // The part that the stack begins with is in it.
-            let part = memo.find(&pieced.start).filter(|&(set, way)| memo.entries[set][way].id == 0);
+            let part = memo.find(&pieced.start).filter(|&(set, way)| memo.tables.entries[set][way].id == 0);
             let (set, way) = part.unwrap_or_else(|| memo.place_for(&pieced.start));
-            memo.entries[set][way] = entry;
+            memo.tables.entries[set][way] = entry;
         }
     }
 
@@ -67,7 +70,8 @@ impl Unwinder {
     unsafe fn join(&self, memo: &mut Memo, depth: usize, cache: &NodeCache) -> Option<Entry> {
         let register = (&raw const cache.fp).expose_provenance();
         let first = memo.parts[0];
-        let mut joined = Joined { checks: &mut memo.checks, from: memo.used, used: memo.used };
+        let mut joined =
+            Joined { checks: &mut memo.tables.checks, most: memo.tables.most, from: memo.used, used: memo.used };
         // Of all frames so far; and where the frame pointer was saved before the part's entry.
         let (mut hash, mut fp_from) = (0u64, 0);
         let mut frames = 0;
@@ -124,7 +128,8 @@ impl Unwinder {
 
 /// An entry in the making.
 struct Joined<'m> {
-    checks: &'m mut Checks<ALL_CHECKS>,
+    checks: &'m mut Checks,
+    most: usize,
     from: usize,
     used: usize,
 }
@@ -137,10 +142,11 @@ impl Joined<'_> {
         } else if fp_from != 0 && !check.about.is_word() && check.fp_from() == 0 {
             check = check.with_fp_from(fp_from)?;
         }
-        if self.used >= CHECKS {
+        if self.used >= self.most {
             return None;
         }
-        self.checks.set(self.used, check);
+        // SAFETY: of these places there are `most`.
+        unsafe { self.checks.set(self.used, check) };
         self.used += 1;
         Some(check)
     }

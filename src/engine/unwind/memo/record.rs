@@ -1,4 +1,5 @@
 //! How a walk is written down, to be an entry.
+#![allow(unsafe_code)] // writes where there is room
 
 use super::check::{Check, Checks};
 use crate::record::frames::Node;
@@ -23,8 +24,8 @@ impl Watch for Nobody {
 }
 
 /// Writes down what to check.
-pub(super) struct Recorder<'m, const N: usize> {
-    pub checks: &'m mut Checks<N>,
+pub(super) struct Recorder<'m> {
+    pub checks: &'m mut Checks,
     /// Where its checks begin, and how many there is room for.
     pub at: usize,
     pub room: usize,
@@ -40,12 +41,13 @@ pub(super) struct Recorder<'m, const N: usize> {
     pub lost: bool,
 }
 
-impl<const N: usize> Recorder<'_, N> {
+impl Recorder<'_> {
     #[inline(always)]
     fn push(&mut self, check: Option<Check>) {
         match check.filter(|_| self.used < self.room) {
             Some(check) => {
-                self.checks.set(self.at + self.used, check.counted(self.frames, self.hash));
+                // SAFETY: there is room for so many behind `at`.
+                unsafe { self.checks.set(self.at + self.used, check.counted(self.frames, self.hash)) };
                 self.used += 1;
             }
             None => self.lost = true,
@@ -53,7 +55,7 @@ impl<const N: usize> Recorder<'_, N> {
     }
 }
 
-impl<const N: usize> Watch for Recorder<'_, N> {
+impl Watch for Recorder<'_> {
     fn first(&mut self, node: &Node, hash: u64) {
         self.first = (hash, node.id());
         (self.frames, self.hash) = (1, hash);

@@ -3,6 +3,7 @@ use crate::record::live_map::MAX_STACKS;
 use crate::unwind::walk::tests::{UNWINDER, find};
 use crate::{AddrRange, sys};
 use proptest::prelude::*;
+use std::collections::HashSet;
 use std::hint::black_box;
 
 struct Case {
@@ -13,13 +14,15 @@ struct Case {
     depth: usize,
     /// How often each stack comes at once.
     batch: usize,
+    /// The hashes of all stacks so far.
+    seen: HashSet<u64>,
 }
 
 fn case(depth: usize) -> Case {
     UNWINDER.set_find(find);
-    let [memo] = crate::arena::zeroed::<Memo>(1).unwrap() else { unreachable!() };
+    let memo = Memo::new().unwrap();
     let [cache] = crate::arena::zeroed::<NodeCache>(1).unwrap() else { unreachable!() };
-    Case { memo, cache, recalled: 0, pieced: 0, depth, batch: 1 }
+    Case { memo, cache, recalled: 0, pieced: 0, depth, batch: 1, seen: HashSet::new() }
 }
 
 /// Recalls this stack; whatever way it goes, the result is that of a walk. Ids stand for hashes.
@@ -52,9 +55,12 @@ unsafe fn compare_from(case: &mut Case, start: Start, own: OwnStack) {
         assert_eq!(pieced.hash, walked.hash);
         case.memo.complete(&mut trace);
         assert_eq!(trace.frames(), walked.frames());
-        let again = case.pieced.is_multiple_of(2);
+        let again = !case.seen.insert(pieced.hash);
         let id = StackId::new(id & MAX_STACKS).unwrap();
         UNWINDER.learn(case.memo, case.depth, case.cache, &pieced, id, again);
+        if case.memo.wants_more() {
+            case.memo.grow();
+        }
         case.pieced += 1;
     }
 }
@@ -185,6 +191,27 @@ fn stacks_that_come_again_at_once_are_kept_meanwhile() {
         descend(&mut case, turns);
     }
     assert!(!case.memo.keeps_recent());
+}
+
+#[test]
+fn a_memo_that_is_full_of_known_stacks_again_and_again_gets_more_room() {
+    let mut case = case(64);
+    let small = case.memo.tables.most;
+    let mut pieced = vec![];
+    for _ in 0..40 {
+        let before = case.pieced;
+        for turns in 2048..4096 {
+            descend(&mut case, turns);
+        }
+        pieced.push(case.pieced - before);
+    }
+    assert!(case.memo.tables.most > small, "{pieced:?}");
+    // Stacks that are all new do not ask for more.
+    let mut case = self::case(64);
+    for turns in 1 << 16..(1 << 16) + 40_000 {
+        descend(&mut case, turns);
+    }
+    assert_eq!(case.memo.tables.most, small);
 }
 
 #[test]
