@@ -752,6 +752,15 @@ static void with_high_tag(void) {
     bss = (void *)(~hidden | (uintptr_t)0xfff9 << 48);
     scrub();
 }
+// As virtual machines keep an address as an integer.
+static void shifted(int bits, uintptr_t tag) {
+    below(put_hidden);
+    bss = (void *)(~hidden << bits | tag);
+    scrub();
+}
+static void shifted_by_1(void) { shifted(1, 1); }
+static void shifted_by_2(void) { shifted(2, 2); }
+static void shifted_by_3(void) { shifted(3, 0); }
 // As in a packed structure.
 static char packed[64];
 static void in_packed(void) {
@@ -878,6 +887,9 @@ static const struct {
     {"in_slack", in_slack},
     {"in_slack_that_is_asked_for", in_slack_that_is_asked_for},
     {"with_high_tag", with_high_tag},
+    {"shifted_by_1", shifted_by_1},
+    {"shifted_by_2", shifted_by_2},
+    {"shifted_by_3", shifted_by_3},
     {"in_packed", in_packed},
 };
 

@@ -541,7 +541,7 @@ fn pointers_that_are_not_to_the_start() {
 
 #[test]
 fn pointers_in_disguise_keep_a_block_and_are_named() {
-    for place in ["mangled", "with_high_tag", "in_packed"] {
+    for place in ["mangled", "with_high_tag", "in_packed", "shifted_by_1", "shifted_by_2", "shifted_by_3"] {
         kept_by("use_globals", place);
         let report = run(place, "").report();
         let [unseen] = &report.last().unseen[..] else { panic!("{place}: {report:?}") };

@@ -24,6 +24,11 @@ static void high_tag(void) {
     if (!lost) global = (void *)(~hidden | (uintptr_t)0xfff9 << 48);
     hidden = 0;
 }
+static void shifted(void) {
+    hide();
+    if (!lost) global = (void *)(~hidden << 3);
+    hidden = 0;
+}
 static struct __attribute__((packed)) {
     char tag[13];
     Slot pointer;
@@ -174,6 +179,7 @@ static const struct choice kinds[] = {
     {"before_the_start", before_the_start},
     {"low_tag", low_tag},
     {"high_tag", high_tag},
+    {"shifted", shifted},
     {"packed", in_packed},
     {"xor_list", xor_list},
     {"compressed", compressed},

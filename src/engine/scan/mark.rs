@@ -161,8 +161,8 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
     }
 
     /// Second pass, on would-be leaks only: what is reached by pointers in disguise. A word counts if it is the start of an
-    /// unreached block when read at any byte (packed structures), with its upper 16 bits off (tags, NaN boxing), or as
-    /// `plain` gives it (the mangled registers of a jmp_buf). Gives what was reached so.
+    /// unreached block when read at any byte (packed structures), with its upper 16 bits off (tags, NaN boxing), shifted right by one to
+    /// three bits (an integer of a virtual machine's), or as `plain` gives it (the mangled registers of a jmp_buf). Gives what was reached so.
     ///
     /// # Safety
     /// The ranges that were given to [`Marker::root_range`] are still readable.
@@ -315,7 +315,8 @@ impl<S: SizeOf, P: Fn(usize) -> usize> Search<'_, '_, S, P> {
             // SAFETY: within the range.
             let (any, words) =
                 unsafe { (self.sieve.near(at as *const u8), [0, 8].map(|up| *((at + up) as *const usize))) };
-            if any || words.iter().any(|word| self.sieve.spans((self.plain)(*word))) {
+            let is_other = |word: &usize| self.sieve.spans((self.plain)(*word)) || self.sieve.may_span_shifted(*word);
+            if any || words.iter().any(is_other) {
                 // SAFETY: as above.
                 unsafe { self.window(at) };
             }
@@ -356,10 +357,10 @@ impl<S: SizeOf, P: Fn(usize) -> usize> Search<'_, '_, S, P> {
         unsafe { self.read(AddrRange::new(block, block + self.blocks.extent(block))) };
     }
 
-    /// A word with its tag or its mangling off.
+    /// A word with its tag or its mangling off, or as the integer that it is to a virtual machine.
     #[inline(always)]
     fn masked(&mut self, word: usize) {
-        for word in [word & UPPER_OFF, (self.plain)(word)] {
+        for word in [word & UPPER_OFF, (self.plain)(word), word >> 1, word >> 2, word >> 3] {
             if self.sieve.holds(word) {
                 self.word(word);
             }

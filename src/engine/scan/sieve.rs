@@ -39,6 +39,13 @@ impl Sieve {
         word.wrapping_sub(self.low) < self.span
     }
 
+    /// Whether an address may be what the word is in units of a half, a quarter or an eighth: virtual machines keep integers in the upper
+    /// bits of a word, and addresses as such.
+    #[inline(always)]
+    pub const fn may_span_shifted(&self, word: usize) -> bool {
+        word.wrapping_sub(self.low << 1) <= ((self.low + self.span) << 3) - (self.low << 1)
+    }
+
     /// Whether a word of the span may start at one of the sixteen positions from `at` on, whatever its upper 16 bits are. In fewer steps
     /// than [`Sieve::positions`], and of more words.
     ///

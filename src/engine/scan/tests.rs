@@ -112,7 +112,7 @@ fn cycles_self_loops_and_lists_into_cycles_have_one_leader_each() {
 #[test]
 fn disguised_pointers_are_followed_through_blocks_that_only_disguised_ones_reach() {
     const KEY: usize = 0x1234_5678_9abc_def0;
-    let heap = Heap::new(6, &[]);
+    let heap = Heap::new(9, &[]);
     let put = |block: usize, byte: usize, word: usize| {
         #[allow(unsafe_code)]
         // SAFETY: inside the block, which nobody else refers to.
@@ -125,6 +125,10 @@ fn disguised_pointers_are_followed_through_blocks_that_only_disguised_ones_reach
     put(2, 49, heap.at(3)); // packed, at the last place but seven
     put(3, 8, heap.at(4) + 16); // plain, and to the inside
     put(4, 8, heap.at(5) | 0xfff8 << 48); // tagged
+    put(5, 16, heap.at(6) << 3); // integers of virtual machines
+    put(6, 24, heap.at(7) << 1 | 1);
+    put(7, 0, heap.at(8) << 2 | 2);
+    put(8, 4, heap.at(0) << 3); // at no word's place
     let roots = [0usize, heap.at(0) | 0xfffc << 48];
     let mut blocks = Blocks::build(&heap.live, &Fixed, &mut Pages::open().unwrap()).unwrap();
     let mut marker = Marker::new(&mut blocks);
@@ -137,7 +141,7 @@ fn disguised_pointers_are_followed_through_blocks_that_only_disguised_ones_reach
         assert_eq!(marker.reached.blocks, 0);
         marker.disguised(|word| word ^ KEY)
     };
-    assert_eq!((found.blocks, found.bytes), (6, 6 * SIZE as u64));
+    assert_eq!((found.blocks, found.bytes), (9, 9 * SIZE as u64));
 }
 
 proptest! {
