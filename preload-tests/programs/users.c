@@ -35,6 +35,19 @@ int main(int count, char **words) {
         check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &(struct sock_fprog){4, code}) == 0);
         check(setuid(NOBODY) == -1 && errno == EPERM);
     }
+    // In two steps, with a scan between them.
+    if (is(way, "seteuid_setresuid") || is(way, "seteuid_setreuid")) {
+        check(seteuid(NOBODY) == 0 && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0);
+        scan();
+        if (is(way, "seteuid_setresuid")) check(setresuid(NOBODY, NOBODY, NOBODY) == 0);
+        else check(setreuid(NOBODY, NOBODY) == 0);
+        check(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 1);
+    }
+    if (is(way, "saved_alone")) {
+        check(setresuid(NOBODY, NOBODY, 0) == 0);
+        scan();
+        check(setresuid(-1, -1, NOBODY) == 0);
+    }
     if (is(way, "back")) check(seteuid(NOBODY) == 0 && seteuid(0) == 0);
     if (is(way, "spawn")) {
         int status, child = vfork();

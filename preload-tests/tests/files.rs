@@ -277,6 +277,9 @@ fn a_program_that_becomes_another_user() {
         ("setuid", 65534),
         ("setreuid", 65534),
         ("setresuid", 65534),
+        ("seteuid_setresuid", 65534),
+        ("seteuid_setreuid", 65534),
+        ("saved_alone", 65534),
         ("seteuid", 0),
         ("real", 0),
         ("real_alone", 0),
@@ -289,12 +292,37 @@ fn a_program_that_becomes_another_user() {
         let outcome = app.run();
         outcome.expect_leaks(2, 1337 + 999);
         let report = outcome.report();
-        assert_eq!(
-            (report.triggers(), outcome.stderr.as_str()),
-            (vec!["api", "api", "exit"], ""),
-            "{way}: {outcome:?}"
-        );
+        let steps = if way.starts_with("seteuid_") || way == "saved_alone" { 3 } else { 2 };
+        let triggers = [&["api"; 3][..steps], &["exit"]].concat();
+        assert_eq!((report.triggers(), outcome.stderr.as_str()), (triggers, ""), "{way}: {outcome:?}");
         let file = fs::metadata(outcome.app.path(&format!("leakscan.{}", outcome.pid))).unwrap();
         assert_eq!((file.uid(), file.mode() & 0o777), (owner, 0o600), "{way}");
+    }
+}
+
+/// Nobody but the program itself is told then of its timers, its mappings and its pages.
+#[test]
+fn a_program_that_has_become_another_user_and_may_not_be_looked_into() {
+    if !is_root() {
+        return harness::not_tested("programs that begin as root, as the tests do not run as root");
+    }
+    let run = |place: &str, fate: &str| {
+        let app = program("dropped.c").args([place, fate]);
+        fs::set_permissions(app.folder(), fs::Permissions::from_mode(0o777)).unwrap();
+        let outcome = app.run();
+        let named = |scan: &harness::Scan| scan.unseen.iter().map(|unseen| unseen.what.clone()).collect::<Vec<_>>();
+        let unseen: Vec<_> = outcome.ok().report().scans.iter().map(named).collect();
+        (outcome, unseen)
+    };
+    for (fate, lost) in [("keep", 0), ("lose", 1)] {
+        for place in ["timer", "page"] {
+            let (outcome, unseen) = run(place, fate);
+            outcome.expect_leaks(lost, lost * 1337);
+            assert_eq!(unseen, [["code"]; 3], "{place}: {outcome:?}");
+        }
+        // What was left out of a copy is not to be had; at the end there is none.
+        let (outcome, unseen) = run("left out", fate);
+        assert_eq!(unseen, [&["code", "not-forked"][..], &["code", "not-forked"], &["code"]], "{outcome:?}");
+        assert_eq!(outcome.stats("confirmed_blocks"), [0, 0, lost], "{outcome:?}");
     }
 }

@@ -185,6 +185,19 @@ pub fn act_as(user: u32) -> bool {
     unsafe { call(nr::SETRESUID, [SAME, user as usize, SAME, 0, 0, 0]) }.is_ok()
 }
 
+/// Whether others of the same user may look into this process.
+pub fn is_dumpable() -> bool {
+    const PR_GET_DUMPABLE: usize = 3;
+    // SAFETY: takes no pointer.
+    unsafe { syscall(nr::PRCTL, [PR_GET_DUMPABLE, 0, 0, 0, 0, 0]) == 1 }
+}
+
+pub fn set_dumpable() {
+    const PR_SET_DUMPABLE: usize = 4;
+    // SAFETY: takes no pointer.
+    unsafe { syscall(nr::PRCTL, [PR_SET_DUMPABLE, 1, 0, 0, 0, 0]) };
+}
+
 pub fn getppid() -> u32 {
     // SAFETY: takes no arguments and cannot fail.
     unsafe { syscall(nr::GETPPID, [0; 6]) as u32 }

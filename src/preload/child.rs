@@ -240,7 +240,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let mut found = Findings::new(job, begun);
     let (mut kernel_words, mut all_values) = (List::new(), true);
     if options.use_kernel && !in_place {
-        all_values = kernel::pointers(job.pid, &mut kernel_words, &mut found.unseen);
+        all_values = kernel::pointers(job.pid, &job.timers, &mut kernel_words, &mut found.unseen);
         all_values &= pending::values(job, clone::may_trace(options.stop), &mut kernel_words, &mut found.unseen);
     }
     quiet_down(options.deadline);
@@ -274,7 +274,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
         unsafe { gather::roots(job, options, &copied, &mut pages, &mut marker, &mut found.unseen, &mut audit)? };
     marker.drain();
     if in_place && options.use_kernel && marker.blocks.unmarked().next().is_some() {
-        all_values &= kernel::pointers(job.pid, &mut kernel_words, &mut found.unseen);
+        all_values &= kernel::pointers(job.pid, &job.timers, &mut kernel_words, &mut found.unseen);
         kernel_words.iter().for_each(|word| marker.root_word(*word));
         audit.after(&mut marker, "the kernel");
         marker.drain();

@@ -250,7 +250,7 @@ pub unsafe fn roots<S: SizeOf>(
     let facts =
         Facts { excluded: &excluded[..used], heap_is_allocators: !foreign, sbrk: &sbrk, arenas: &arenas, ends: &ends };
     let mut closed: List<(AddrRange, Resident)> = List::new();
-    let (mut all_listed, mut left_in_files) = (true, 0);
+    let (mut all_listed, mut left_in_files, mut untold) = (true, 0, 0);
     // Roots of the class that was read last.
     let mut at_work = "";
     let planned = roots::plan(
@@ -265,6 +265,7 @@ pub unsafe fn roots<S: SizeOf>(
                 Class::Stack => (options.use_stacks, "stacks"),
                 Class::Mappings => (options.use_mappings, "mappings"),
             };
+            untold += usize::from(wanted && is_untold_code);
             if wanted && !is_untold_code {
                 if name != at_work {
                     audit.after(marker, core::mem::replace(&mut at_work, name));
@@ -303,6 +304,8 @@ pub unsafe fn roots<S: SizeOf>(
         unseen.add_count("allocator", past_us.into(), why);
         let why = b"pages of large shared mappings that are in their files, and not in memory: not read";
         unseen.add_count("file-page", left_in_files, why);
+        let why = b"files' code may have been written to, which the kernel does not say of a process that is not dumpable: not read";
+        unseen.add_count("code", untold, why);
         let why = b"pieces of memory from sbrk were more than are kept in mind: not read, and nothing is confirmed";
         unseen.add_count("sbrk", regions::SBRK.lost(), why);
         closed_pages(&closed, pages, marker, unseen);

@@ -6,7 +6,7 @@ use crate::{helper, snapshot};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::{self, List};
-use leakscan_engine::sys;
+use leakscan_engine::sys::{self, Errno};
 
 /// What could not be looked at.
 #[derive(Default)]
@@ -18,17 +18,17 @@ struct Missed {
 
 /// Adds all that /proc tells. Called in the child while the program's descriptors are still open in it. Gives whether all of these could
 /// be looked at.
-pub fn pointers(parent: u32, words: &mut List<usize>, unseen: &mut Unseen) -> bool {
+pub fn pointers(parent: u32, own: &Timers, words: &mut List<usize>, unseen: &mut Unseen) -> bool {
     let missed = arena::zeroed(256 << 10).map_or(Missed { descriptors: 1, channels: 0 }, |buffer| {
         let mut missed = descriptors(buffer, words);
-        timers(parent, buffer, words);
+        missed.descriptors += usize::from(!timers(parent, own, buffer, words));
         missed.descriptors += helper::UNLOOKED.load(Relaxed);
         missed
     });
     unseen.add_count(
         "descriptor",
         missed.descriptors,
-        b"descriptors could not be looked at, as there were too few left to do so: nothing is confirmed without what they hold",
+        b"descriptors, or the timers, could not be looked at: nothing is confirmed without what they hold",
     );
     unseen.add_count(
         "waiting-bytes",
@@ -38,16 +38,55 @@ pub fn pointers(parent: u32, words: &mut List<usize>, unseen: &mut Unseen) -> bo
     missed.descriptors + missed.channels == 0
 }
 
-/// They are not inherited: those of the program itself.
-fn timers(parent: u32, buffer: &mut [u8], words: &mut List<usize>) {
+/// They are not inherited: those of the program itself. Gives whether they could be looked at.
+fn timers(parent: u32, own: &Timers, buffer: &mut [u8], words: &mut List<usize>) -> bool {
     let mut path = [0; 40];
-    // (Not all kernels tell.)
-    let _ = sys::each_line(sys::proc_path(&mut path, parent, b"timers"), buffer, |line| {
-        // `signal: 10/000055d0c0ffee00`
-        let Some(line) = line.strip_prefix(b"signal: ") else { return };
-        let value = line.iter().position(|&byte| byte == b'/').and_then(|at| hex(&line[at + 1..]));
-        let _ = value.is_none_or(|value| words.push(value));
+    let told = sys::each_line(sys::proc_path(&mut path, parent, b"timers"), buffer, |line| {
+        let _ = timer(line).is_none_or(|value| words.push(value));
     });
+    match told {
+        Err(Errno::EACCES | Errno::EPERM) => {
+            let values = own.values.iter().take(own.count);
+            own.are_all && values.copied().all(|value| words.push(value))
+        }
+        // (Not all kernels tell.)
+        _ => true,
+    }
+}
+
+/// The value in a line such as `signal: 10/000055d0c0ffee00`.
+fn timer(line: &[u8]) -> Option<usize> {
+    let line = line.strip_prefix(b"signal: ")?;
+    hex(&line[line.iter().position(|&byte| byte == b'/')? + 1..])
+}
+
+/// Values of timers as the program has them told to itself, where nobody else is.
+#[derive(Clone, Copy)]
+pub struct Timers {
+    values: [usize; 64],
+    count: usize,
+    are_all: bool,
+}
+
+impl Timers {
+    pub const NONE: Self = Self { values: [0; 64], count: 0, are_all: false };
+
+    /// For a program's thread: of a program that is not dumpable (since it was another user, say) they are kept from other processes.
+    pub fn note(&mut self) {
+        (self.count, self.are_all) = (0, false);
+        if sys::is_dumpable() {
+            return;
+        }
+        let told = sys::each_line(c"/proc/self/timers", &mut [0; 1024], |line| {
+            if let Some(value) = timer(line) {
+                if let Some(place) = self.values.get_mut(self.count) {
+                    *place = value;
+                }
+                self.count += 1;
+            }
+        });
+        self.are_all = told.is_ok() && self.count <= self.values.len();
+    }
 }
 
 /// What descriptors hold: the data of epoll, bytes in pipes and in sockets of this machine's. Each is let go as soon as it was looked

@@ -165,6 +165,7 @@ fn calls() -> impl Iterator<Item = Call> {
     const CLONE_VFORK: u64 = 0x4000;
     const OF_A_HELPER: u64 = CLONE_VM | 0x200 | 0x400 | 0x80_0000;
     const PR_SET_PTRACER: u64 = 0x5961_6d61;
+    const PR_GET_DUMPABLE: u64 = 3;
     const READ_AND_WRITE: u64 = 3;
     const NORESERVE: u64 = 0x4020;
     const FOR_READING: u64 = sys::O_CLOEXEC as u64;
@@ -217,6 +218,7 @@ fn calls() -> impl Iterator<Item = Call> {
         with(nr::OPENAT, [HERE, 0, FOR_READING, 0, 0, 0]),
         with(nr::OPENAT, [HERE, 0, FOR_WRITING, 0o600, 0, 0]),
         with(nr::PRCTL, [PR_SET_PTRACER, 0, 0, 0, 0, 0]),
+        with(nr::PRCTL, [PR_GET_DUMPABLE, 0, 0, 0, 0, 0]),
         with(nr::CLONE, [0; 6]),
         with(nr::CLONE, [CLONE_VM | CLONE_VFORK, 0, 0, 0, 0, 0]),
         with(nr::CLONE, [OF_A_HELPER, 0, 0, 0, 0, 0]),
@@ -247,5 +249,7 @@ fn of_children() -> impl Iterator<Item = Call> {
         nr::FCHOWN,
         nr::SETRESUID,
     ];
-    PLAIN.into_iter().map(|number| Call { number: number as u32, ..Call::default() })
+    const PR_SET_DUMPABLE: u64 = 4;
+    let special = Call { number: nr::PRCTL as u32, args: [PR_SET_DUMPABLE, 1, 0, 0, 0, 0] };
+    PLAIN.into_iter().map(|number| Call { number: number as u32, ..Call::default() }).chain([special])
 }

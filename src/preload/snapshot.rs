@@ -7,6 +7,7 @@
 use crate::child::Stopped;
 use crate::emit::{self, Findings};
 use crate::helper::{self, CLONE_VM, STACK, WCLONE};
+use crate::kernel::Timers;
 use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
 use crate::shims::{KEPT_REGISTERS, thread_pointer};
@@ -51,6 +52,7 @@ pub struct Job {
     /// The helper's findings.
     pub child: isize,
     pub refused: i32,
+    pub timers: Timers,
 }
 
 /// How the threads were stopped.
@@ -186,6 +188,7 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
             low: 0,
             child: 0,
             refused: 0,
+            timers: Timers::NONE,
         });
     }
     let job = job.as_mut()?;
@@ -195,6 +198,7 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
     job.caller =
         Caller { tid: sys::gettid(), sp: registers[KEPT_REGISTERS - 1], tls: thread_pointer(), registers: *registers };
     (job.pid, job.child, job.refused, job.stop_us) = (settings::PID.load(Relaxed), 0, 0, 0);
+    job.timers.note();
     job.started_ns = sys::clock_ns(sys::CLOCK_MONOTONIC);
     Some(job)
 }

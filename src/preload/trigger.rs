@@ -89,13 +89,7 @@ pub fn request(trigger: Trigger) -> bool {
     // A handler of the program's must not run in the midst of it, and could not be let in by the child either.
     let mask = block_signals();
     let mut made = false;
-    let mut held = !BUSY.swap(true, AcqRel);
-    let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
-    while !held && waits && sys::clock_ns(sys::CLOCK_MONOTONIC) - started < settings.options.deadline * 1_000_000_000 {
-        sys::sleep_ns(200_000);
-        held = !BUSY.swap(true, AcqRel);
-    }
-    if held {
+    if hold(settings, waits) {
         reap(waits);
         if CHILD.load(Relaxed) != 0 && trigger == Trigger::Signal {
             // Still at it: not doubled. This one comes behind it, when the child asks for it again; or now, if the child only has
@@ -120,6 +114,31 @@ pub fn request(trigger: Trigger) -> bool {
     }
     restore_signals(mask);
     made
+}
+
+/// Takes [`BUSY`]. Gives whether it could, within the deadline if it `waits`.
+fn hold(settings: &Settings, waits: bool) -> bool {
+    let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    let mut held = !BUSY.swap(true, AcqRel);
+    while !held && waits && sys::clock_ns(sys::CLOCK_MONOTONIC) - started < settings.options.deadline * 1_000_000_000 {
+        sys::sleep_ns(200_000);
+        held = !BUSY.swap(true, AcqRel);
+    }
+    held
+}
+
+/// Does something beside which no scan may be at work, with no signal let in. `None`: one is at work for too long.
+pub fn alone<T>(task: impl FnOnce() -> T) -> Option<T> {
+    let settings = settings::get()?;
+    let mask = block_signals();
+    let done = hold(settings, true).then(|| {
+        reap(true);
+        let done = task();
+        BUSY.store(false, Release);
+        done
+    });
+    restore_signals(mask);
+    done
 }
 
 fn defer() {

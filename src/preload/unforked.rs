@@ -46,7 +46,8 @@ impl Copied {
             }
             return Ok(copied);
         }
-        let missing = missing(job.pid)?;
+        let Missing { ranges: missing, are_all } = missing(job.pid)?;
+        copied.refused += usize::from(!are_all);
         for range in missing.iter() {
             copied.copy(job.pid, *range)?;
         }
@@ -118,8 +119,14 @@ impl Copied {
     }
 }
 
+struct Missing {
+    ranges: List<AddrRange>,
+    /// If not, the kernel does not say what the program has (it is not dumpable).
+    are_all: bool,
+}
+
 /// What the program has and the copy has not, and what was wiped.
-fn missing(pid: u32) -> Result<List<AddrRange>, Stopped> {
+fn missing(pid: u32) -> Result<Missing, Stopped> {
     let (mut ours, mut theirs) = (MapsText::new(), MapsText::new());
     let text = ours.read().map_err(|error| Stopped(Step::Maps, error))?;
     // The buffer itself may lie where the program has something else: most likely in the very hole that is looked for.
@@ -143,13 +150,17 @@ fn missing(pid: u32) -> Result<List<AddrRange>, Stopped> {
         let is_data = !flags.is_special && !mapping.is_devices(Some(flags));
         full |= flags.left_out && is_data && !left_out.push(mapping.range);
     });
+    let mut are_all = true;
     if read.is_err() {
-        let text = theirs.read_of(pid).map_err(|error| Stopped(Step::Maps, error))?;
         let data = |mapping: &maps::Mapping<'_>| !mapping.is_kernels() && !mapping.is_devices(None);
-        maps::parse(text).filter(data).for_each(|mapping| full |= !left_out.push(mapping.range));
+        match theirs.read_of(pid) {
+            Ok(text) => maps::parse(text).filter(data).for_each(|mapping| full |= !left_out.push(mapping.range)),
+            Err(Errno::EACCES | Errno::EPERM) => are_all = false,
+            Err(error) => return Err(Stopped(Step::Maps, error)),
+        }
     }
     for range in left_out.iter() {
         roots::subtract(*range, &inherited, |range| full |= !missing.push(range));
     }
-    if full { Err(MEMORY) } else { Ok(missing) }
+    if full { Err(MEMORY) } else { Ok(Missing { ranges: missing, are_all }) }
 }

@@ -1,8 +1,9 @@
 //! The program becomes another user for good: its report does, too. (By these functions of libc; by a system call of its own it does not.)
 //! Who can be root again, as after seteuid, leaves the report root's, which each scan appends to it as (see [`report_file::open`]).
-#![allow(unsafe_code)] // exported functions
+#![allow(unsafe_code)] // exported functions, a helper
 
-use crate::{ledger, real, report_file, sandbox, settings};
+use crate::helper::{self, Kind};
+use crate::{ledger, real, report_file, sandbox, settings, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::sys;
@@ -20,7 +21,7 @@ fn become_by(becomes: impl FnOnce([u32; 3]) -> [u32; 3], function: impl FnOnce()
     result
 }
 
-/// Hands the report over, if the program is root for the last time. Gives whether it did.
+/// Hands the report over, if the program can be root for the last time. Gives whether it did.
 fn hands_over(becomes: impl FnOnce([u32; 3]) -> [u32; 3]) -> bool {
     // (The child of a vfork, which mostly becomes another program, has its parent's memory.)
     let Some(_inside) = sandbox::enter() else { return false };
@@ -29,12 +30,44 @@ fn hands_over(becomes: impl FnOnce([u32; 3]) -> [u32; 3]) -> bool {
     }
     let now = sys::users();
     let users @ [_, effective, _] = becomes(now);
-    now[1] == 0 && users.iter().all(|user| *user != 0 && *user != SAME) && hand_to(effective)
+    now.contains(&0) && users.iter().all(|user| *user != 0 && *user != SAME) && hand_to(effective)
 }
 
+/// As root, which this thread may not be for the moment.
 fn hand_to(user: u32) -> bool {
+    let begun = || ledger::get().is_some_and(|shared| shared.ledger.inode.load(Relaxed) != 0);
+    begun() && if sys::geteuid() == 0 { give(user) } else { trigger::alone(|| by_helper(user)) == Some(true) }
+}
+
+fn give(user: u32) -> bool {
     let (Some(settings), Some(shared)) = (settings::get(), ledger::get()) else { return false };
-    shared.ledger.inode.load(Relaxed) != 0 && report_file::hand_over(settings, shared.ledger, user)
+    report_file::hand_over(settings, shared.ledger, user)
+}
+
+struct Handing {
+    user: u32,
+    done: bool,
+}
+
+/// By a helper, which can be root without anybody's notice.
+fn by_helper(user: u32) -> bool {
+    let mut handing = Handing { user, done: false };
+    // SAFETY: `hand` uses no thread-local state and ends itself; what it is to do is here until then.
+    let started = helper::map_stacks()
+        && unsafe { helper::start(hand, &raw mut handing as usize, Kind::Task) }.is_ok_and(helper::wait);
+    started && handing.done
+}
+
+extern "C" fn hand(handing: usize) -> ! {
+    // SAFETY: as `by_helper` says.
+    let handing = unsafe { &mut *(handing as *mut Handing) };
+    // (It goes by memory who may look into a process.)
+    let dumpable = sys::is_dumpable();
+    handing.done = sys::act_as(0) && give(handing.user);
+    if dumpable {
+        sys::set_dumpable();
+    }
+    helper::ends()
 }
 
 fn or(user: u32, now: u32) -> u32 {
