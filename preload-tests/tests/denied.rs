@@ -228,3 +228,13 @@ fn a_filter_that_is_none() {
         assert_eq!((report.total(), report.triggers()), ((2, 1337 + 999), triggers), "{way}: {report:?}");
     }
 }
+
+/// A child of a fork that another thread made while it asked for such a filter has none: it is watched.
+#[test]
+fn forks_beside_a_filter_that_the_kernel_does_not_take() {
+    const CHILDREN: usize = 100;
+    let outcome = program("refused.c").arg(CHILDREN.to_string()).deadline(120).run();
+    let reports = outcome.ok().reports();
+    let lost = reports.iter().filter(|report| report.total() == (1, 1337)).count();
+    assert_eq!(lost, CHILDREN, "{} reports", reports.len());
+}

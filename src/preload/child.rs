@@ -231,7 +231,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let settings = settings::get().ok_or(memory)?;
     let options = &settings.options;
     spare_if_full();
-    if !job.is_whole {
+    if !job.is_whole || job.keeps_out {
         ask_to_be_killed_first();
     }
     let copied = Copied::take(job, shared.ledger)?;

@@ -38,9 +38,28 @@ impl Drop for Inside {
     }
 }
 
-/// In the child of a fork there is one thread, which is not.
+/// In the child of a fork there is one thread, which is not. Nor has it a filter that another thread was about to put on itself.
 pub fn forked() {
     INSIDE.store(0, Relaxed);
+    if COMING.load(Relaxed) == FOR_ONE {
+        open_again();
+    }
+}
+
+/// A thread is about to put on a filter: for itself, or for all.
+static COMING: AtomicU32 = AtomicU32::new(0);
+const FOR_ONE: u32 = 1;
+const FOR_ALL: u32 = 2;
+/// Signals that end the program came to us first.
+static WATCHED: AtomicBool = AtomicBool::new(false);
+
+fn open_again() {
+    COMING.store(0, Relaxed);
+    arena::close(false);
+    CLOSED.store(false, SeqCst);
+    if WATCHED.load(Relaxed) {
+        fatal::come_again();
+    }
 }
 
 /// Waits until nobody is, but not for ever: a thread may have been ended there.
@@ -61,7 +80,11 @@ const FILTER: usize = 2;
 /// prctl: the program's, where it may put on a filter.
 pub extern "C" fn prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int {
     let put = || real::prctl(option, a, b, c, d);
-    if option == PR_SET_SECCOMP && closes_by_prctl(a, b) { close_for(put, |result| *result == 0) } else { put() }
+    if option == PR_SET_SECCOMP && closes_by_prctl(a, b) {
+        close_for(FOR_ONE, put, |result| *result == 0)
+    } else {
+        put()
+    }
 }
 
 /// The same for a system call by number, of which these are the first arguments.
@@ -74,7 +97,8 @@ pub fn around_call(number: c_long, [a, b, c]: [usize; 3], put: impl FnOnce() -> 
     };
     // Where a descriptor was asked for it comes back. (SECCOMP_FILTER_FLAG_NEW_LISTENER; or the number of a thread that cannot have the filter.)
     let gives_descriptor = number as usize == nr::SECCOMP && b & 8 != 0;
-    if closes { close_for(put, |result| *result == 0 || gives_descriptor && *result > 0) } else { put() }
+    let whose = if number as usize == nr::SECCOMP && b & 1 != 0 { FOR_ALL } else { FOR_ONE };
+    if closes { close_for(whose, put, |result| *result == 0 || gives_descriptor && *result > 0) } else { put() }
 }
 
 fn closes_by_prctl(mode: usize, filter: usize) -> bool {
@@ -82,12 +106,13 @@ fn closes_by_prctl(mode: usize, filter: usize) -> bool {
 }
 
 /// Puts on a filter by `put`, which has been put on if `is_on` says so. (In a child of vfork, whose memory is its parent's, nothing else.)
-fn close_for<T>(put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> bool) -> T {
+fn close_for<T>(whose: u32, put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> bool) -> T {
     let is_watched = settings::PID.load(Relaxed) == sys::getpid();
     if is_closed() || !is_watched && shares_memory() {
         return put();
     }
     trigger::before_filter();
+    COMING.store(whose, Relaxed);
     CLOSED.store(true, SeqCst);
     // (In a child by a bare system call there is one thread, and memory as that system call has found it.)
     if is_watched {
@@ -96,21 +121,18 @@ fn close_for<T>(put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> bool) -> T {
     }
     bundled::begin_below();
     // What ends the program from here on is not to come to us first, nor what still waits for a thread that blocks it.
-    let watched = fatal::leave();
+    WATCHED.store(fatal::leave(), Relaxed);
     stop::signal::forget_waiting();
     // (Before it: it may be for all threads.)
     arena::close(true);
     let result = put();
     if is_on(&result) {
+        COMING.store(0, Relaxed);
         state::close();
         // What the program becomes, or starts, has the filter, too.
         settings::leave_environment_late();
     } else {
-        arena::close(false);
-        CLOSED.store(false, SeqCst);
-        if watched {
-            fatal::come_again();
-        }
+        open_again();
     }
     result
 }
