@@ -66,6 +66,7 @@ pub fn run(job: &mut Job) -> ! {
     let status = match ledger::get() {
         None => Step::Memory as u32,
         Some(shared) => {
+            job.known_as = known_as(job.pid);
             let status = match scan(job, &shared) {
                 Ok(()) => {
                     shared.ledger.step.store(Step::Done as u32, Relaxed);
@@ -93,6 +94,18 @@ pub fn run(job: &mut Job) -> ! {
         // SAFETY: ends this process.
         unsafe { sys::syscall(nr::EXIT_GROUP, [status as usize, 0, 0, 0, 0, 0]) };
     }
+}
+
+/// The program's number in /proc, whose child this is.
+fn known_as(pid: u32) -> u32 {
+    let mut known = pid;
+    if !stop::proc_is_ours(sys::getpid()) {
+        let _ = sys::each_line(c"/proc/self/status", &mut [0; 2048], |line| {
+            let parent = line.strip_prefix(b"PPid:\t").and_then(|digits| core::str::from_utf8(digits).ok());
+            known = parent.and_then(|digits| digits.parse().ok()).unwrap_or(known);
+        });
+    }
+    known
 }
 
 /// What the program will not look at again, where it lies among what it will: in this copy nothing is there.
@@ -240,7 +253,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let mut found = Findings::new(job, begun);
     let (mut kernel_words, mut all_values) = (List::new(), true);
     if options.use_kernel && !in_place {
-        all_values = kernel::pointers(job.pid, &job.timers, &mut kernel_words, &mut found.unseen);
+        all_values = kernel::pointers(job.known_as, &job.timers, &mut kernel_words, &mut found.unseen);
         all_values &= pending::values(job, clone::may_trace(options.stop), &mut kernel_words, &mut found.unseen);
     }
     quiet_down(options.deadline);
@@ -252,7 +265,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     }
     let earlier = shared.seen();
     let freed = freed_since(earlier, &TRACKER.live);
-    let pages = if in_place { Pages::open() } else { Pages::open_in_copy_of(job.pid) };
+    let pages = if in_place { Pages::open() } else { Pages::open_in_copy_of(job.known_as) };
     let mut pages = pages.ok_or(memory)?;
     let mut blocks = Blocks::build(&TRACKER.live, &Sizes, &mut pages).ok_or(memory)?;
     // SAFETY: this is the child.
@@ -274,7 +287,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
         unsafe { gather::roots(job, options, &copied, &mut pages, &mut marker, &mut found.unseen, &mut audit)? };
     marker.drain();
     if in_place && options.use_kernel && marker.blocks.unmarked().next().is_some() {
-        all_values &= kernel::pointers(job.pid, &job.timers, &mut kernel_words, &mut found.unseen);
+        all_values &= kernel::pointers(job.known_as, &job.timers, &mut kernel_words, &mut found.unseen);
         kernel_words.iter().for_each(|word| marker.root_word(*word));
         audit.after(&mut marker, "the kernel");
         marker.drain();

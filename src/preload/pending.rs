@@ -29,7 +29,9 @@ pub fn values(job: &Job, by_ptrace: bool, words: &mut List<usize>, unseen: &mut 
     let mut asleep = 0;
     for tid in job.crew.found().iter().map(|thread| thread.tid).chain([job.caller.tid]) {
         let (mut is_asleep, mut its, mut process) = (false, 0, 0);
-        let told = stop::each_line_of_status(job.pid, tid, |name, value| match name {
+        // (In another namespace's /proc the numbers of other threads than the first are not known.)
+        let known_as = if tid == job.pid { job.known_as } else { tid };
+        let told = stop::each_line_of_status(job.known_as, known_as, |name, value| match name {
             b"State" => is_asleep = value.starts_with(b"D"),
             b"SigPnd" => its = with_values(value),
             b"ShdPnd" => process = with_values(value),

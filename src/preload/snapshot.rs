@@ -37,6 +37,8 @@ pub struct Job {
     pub crew: Crew,
     pub caller: Caller,
     pub pid: u32,
+    /// Its number in /proc, which may be that of another pid namespace: for the child.
+    pub known_as: u32,
     pub started_ns: u64,
     pub stop_us: u64,
     pub way: Way,
@@ -178,6 +180,7 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
             crew,
             caller: Caller { tid: 0, sp: 0, tls: 0, registers: [0; KEPT_REGISTERS] },
             pid: 0,
+            known_as: 0,
             started_ns: 0,
             stop_us: 0,
             way: Way::Alone,

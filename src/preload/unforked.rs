@@ -35,7 +35,7 @@ impl Copied {
     pub fn take(job: &Job, ledger: &Ledger) -> Result<Self, Stopped> {
         let mut copied = Self { copies: List::new(), refused: 0, late: false, stuck: job.stuck() };
         for range in job.kept_out() {
-            copied.restore(job.pid, range)?;
+            copied.restore(job, range)?;
         }
         // Advice by a system call of the program's own is not known of.
         let is_short = job.is_whole && !snapshot::is_in_place() && taken_in::mapped_pages() < job.pages;
@@ -46,10 +46,10 @@ impl Copied {
             }
             return Ok(copied);
         }
-        let Missing { ranges: missing, are_all } = missing(job.pid)?;
+        let Missing { ranges: missing, are_all } = missing(job.known_as)?;
         copied.refused += usize::from(!are_all);
         for range in missing.iter() {
-            copied.copy(job.pid, *range)?;
+            copied.copy(job, *range)?;
         }
         let is_unwaited = is_short && !missing.is_empty();
         ledger.keeps_from_forks.fetch_or(is_unwaited.into(), Relaxed);
@@ -59,34 +59,34 @@ impl Copied {
     }
 
     /// Puts what the program has in a range of no memory here, by which it is as any other.
-    fn restore(&mut self, pid: u32, range: AddrRange) -> Result<(), Stopped> {
+    fn restore(&mut self, job: &Job, range: AddrRange) -> Result<(), Stopped> {
         if sys::map_at(range.start, range.len()) != Ok(range.start) {
-            return self.copy(pid, range);
+            return self.copy(job, range);
         }
         // SAFETY: new, this long, and known to nobody else.
-        self.read(pid, range, unsafe { core::slice::from_raw_parts_mut(range.start as *mut u8, range.len()) });
+        self.read(job, range, unsafe { core::slice::from_raw_parts_mut(range.start as *mut u8, range.len()) });
         Ok(())
     }
 
-    fn copy(&mut self, pid: u32, range: AddrRange) -> Result<(), Stopped> {
+    fn copy(&mut self, job: &Job, range: AddrRange) -> Result<(), Stopped> {
         let buffer = arena::zeroed::<u8>(range.len()).ok_or(MEMORY)?;
         let start = buffer.as_ptr() as usize;
-        let read = self.read(pid, range, buffer);
+        let read = self.read(job, range, buffer);
         self.copies.push(AddrRange::new(start, start + read)).then_some(()).ok_or(MEMORY)
     }
 
     /// Reads what it can, and gives how far it has come.
-    fn read(&mut self, pid: u32, range: AddrRange, buffer: &mut [u8]) -> usize {
+    fn read(&mut self, job: &Job, range: AddrRange, buffer: &mut [u8]) -> usize {
         /// Of memory that the program itself may not read so much is read at most: a reservation is larger.
         const CLOSED: usize = 64 << 20;
         let mut path = [0; 40];
         let mut memory = None;
         let mut at = 0;
         while at < buffer.len() {
-            match sys::read_memory(pid, range.start + at, &mut buffer[at..]) {
+            match sys::read_memory(job.pid, range.start + at, &mut buffer[at..]) {
                 Ok(read) if read > 0 => at += read,
                 Ok(_) | Err(Errno::EFAULT | Errno::ESRCH) => {
-                    let open = || sys::open(sys::proc_path(&mut path, pid, b"mem"), sys::O_RDONLY, 0).ok();
+                    let open = || sys::open(sys::proc_path(&mut path, job.known_as, b"mem"), sys::O_RDONLY, 0).ok();
                     let file = memory.get_or_insert_with(open).as_ref().filter(|_| range.len() <= CLOSED);
                     let read = file.and_then(|file| file.read_at(&mut buffer[at..], range.start + at).ok());
                     self.refused += usize::from(range.len() > CLOSED);
