@@ -12,16 +12,17 @@ use leakscan_engine::scan::resident::Pages;
 
 /// Whether something of what a plain reading takes for pointers is told apart here.
 pub fn are_known() -> bool {
-    is_perl() || is_gcc()
+    let search = Search::new();
+    is_perl(&search) || is_gcc(&search)
 }
 
-fn is_perl() -> bool {
-    Search::new().address(c"perl_destruct").is_some()
+fn is_perl(search: &Search) -> bool {
+    search.address(c"perl_destruct").is_some()
 }
 
 /// A compiler of GCC's (they export their names to plugins): `ggc_free(void *)`.
-fn is_gcc() -> bool {
-    Search::new().address(c"_Z8ggc_freePv").is_some()
+fn is_gcc(search: &Search) -> bool {
+    search.address(c"_Z8ggc_freePv").is_some()
 }
 
 /// The parts of the collector's pages that hold nothing, given to `each`; and its list of pages ends in the index of blocks where it ends
@@ -29,7 +30,7 @@ fn is_gcc() -> bool {
 pub fn leave_out_gccs_garbage<S: SizeOf>(blocks: &mut Blocks<'_, S>, mut each: impl FnMut(AddrRange)) {
     /// The list grows by doubling, from some hundred entries on.
     const LEAST: usize = 1024;
-    if !is_gcc() {
+    if !is_gcc(&Search::new()) {
         return;
     }
     let size_of = |at: usize| blocks.is_start(at).then(|| blocks.requested(at));
@@ -54,7 +55,7 @@ pub fn leave_out_gccs_garbage<S: SizeOf>(blocks: &mut Blocks<'_, S>, mut each: i
 /// # Safety
 /// In the snapshot child.
 pub unsafe fn clear_perls_free_heads<S: SizeOf>(pages: &mut Pages, blocks: &Blocks<'_, S>) {
-    if !is_perl() {
+    if !is_perl(&Search::new()) {
         return;
     }
     let arena_of = |at: usize| {
