@@ -28,17 +28,18 @@ impl<const ROOM: usize> Ranges<ROOM> {
 
     /// To the end of a known one, in an empty place, or in a new one. (What another thread removes meanwhile may go with it.)
     fn add(&self, range: AddrRange) {
-        let follows = |place: &&(AtomicUsize, AtomicUsize)| {
-            place.0.load(Acquire) != 0 && place.1.compare_exchange(range.start, range.end, Relaxed, Relaxed).is_ok()
+        // (What begins nowhere is empty, or another thread is about to fill it.)
+        let follows = |(start, end): &(AtomicUsize, AtomicUsize)| {
+            !matches!(start.load(Acquire), 0 | usize::MAX)
+                && end.compare_exchange(range.start, range.end, Relaxed, Relaxed).is_ok()
         };
         if self.iter().any(|known| known.start <= range.start && range.end <= known.end)
-            || self.used().iter().any(|place| follows(&place))
+            || self.used().iter().any(follows)
         {
             return;
         }
-        // (No range begins there.)
         let take =
-            |place: &&(AtomicUsize, AtomicUsize)| place.0.compare_exchange(0, usize::MAX, Relaxed, Relaxed).is_ok();
+            |(start, _): &&(AtomicUsize, AtomicUsize)| start.compare_exchange(0, usize::MAX, Relaxed, Relaxed).is_ok();
         let empty = self.used().iter().find(take);
         if let Some(place) = empty.or_else(|| self.places.get(self.used.fetch_add(1, Relaxed) as usize)) {
             place.1.store(range.end, Relaxed);
