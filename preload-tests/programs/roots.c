@@ -761,6 +761,28 @@ static void shifted(int bits, uintptr_t tag) {
 static void shifted_by_1(void) { shifted(1, 1); }
 static void shifted_by_2(void) { shifted(2, 2); }
 static void shifted_by_3(void) { shifted(3, 0); }
+// Arrays that do not count from zero, known by where their item 0 would be: of 8 bytes, and of 4 bytes, from one on.
+static void counted_from(long bytes) {
+    below(put_hidden);
+    bss = (void *)(~hidden - bytes);
+    scrub();
+}
+static void counted_from_one(void) { counted_from(8); }
+static void ints_from_one(void) { counted_from(4); }
+// Where one item before the array is the end of another block, the pointer is that block's.
+static void *volatile before_it;
+static NOINLINE void put_hidden_behind_another(void) {
+    before_it = malloc(5000);
+    put_hidden();
+}
+static void end_of_another(void) {
+    malloc_trim(0);
+    below(put_hidden_behind_another);
+    check((uintptr_t)before_it + 5000 + 8 == ~hidden);
+    bss = (void *)(~hidden - 8);
+    before_it = 0;
+    scrub();
+}
 // As in a packed structure.
 static char packed[64];
 static void in_packed(void) {
@@ -890,6 +912,9 @@ static const struct {
     {"shifted_by_1", shifted_by_1},
     {"shifted_by_2", shifted_by_2},
     {"shifted_by_3", shifted_by_3},
+    {"counted_from_one", counted_from_one},
+    {"ints_from_one", ints_from_one},
+    {"end_of_another", end_of_another},
     {"in_packed", in_packed},
 };
 

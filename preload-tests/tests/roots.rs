@@ -541,7 +541,16 @@ fn pointers_that_are_not_to_the_start() {
 
 #[test]
 fn pointers_in_disguise_keep_a_block_and_are_named() {
-    for place in ["mangled", "with_high_tag", "in_packed", "shifted_by_1", "shifted_by_2", "shifted_by_3"] {
+    for place in [
+        "mangled",
+        "with_high_tag",
+        "in_packed",
+        "shifted_by_1",
+        "shifted_by_2",
+        "shifted_by_3",
+        "counted_from_one",
+        "ints_from_one",
+    ] {
         kept_by("use_globals", place);
         let report = run(place, "").report();
         let [unseen] = &report.last().unseen[..] else { panic!("{place}: {report:?}") };
@@ -549,4 +558,28 @@ fn pointers_in_disguise_keep_a_block_and_are_named() {
     }
     // A plain pointer is none in disguise.
     assert_eq!(run("bss", "").report().last().unseen.len(), 0);
+}
+
+#[test]
+fn a_pointer_to_the_end_of_a_block_is_none_to_before_the_next() {
+    let outcome = run("end_of_another", "");
+    outcome.expect_leaks(1, 1337);
+    // The other one is possible.
+    assert_eq!(run("end_of_another", "use_globals=0").report().total(), (2, 1337 + 5000));
+}
+
+#[test]
+fn parts_of_a_table_known_by_where_their_item_zero_would_be() {
+    const ALL: u64 = (8 << 12) - 8;
+    for allocator in ["own", "bundled"] {
+        let run = |lost: &str, options: &str| {
+            program("tables.c").arg(lost).options(&format!("allocator={allocator}:{options}")).run()
+        };
+        let kept = run("nothing", "");
+        kept.expect_clean();
+        assert!(kept.report().last().unseen.iter().any(|unseen| unseen.what == "disguised"), "{kept:?}");
+        run("part", "").expect_leaks(1, 2048);
+        assert_eq!(run("nothing", "use_globals=0").report().total_through("make"), (12, ALL));
+        assert_eq!(run("rest", "").report().total_through("make"), (12, ALL));
+    }
 }

@@ -29,6 +29,15 @@ static void shifted(void) {
     if (!lost) global = (void *)(~hidden << 3);
     hidden = 0;
 }
+// Parts of 512, 1,024, 2,048 and 4,096 bytes, each known by its items' distance from the first of all.
+static Slot parts[4];
+static NOINLINE void make_parts(void) {
+    for (int part = 0; part < 4; part++) parts[part] = (char *)calloc(1, 512ul << part) - (512ul << part);
+}
+static void table(void) {
+    below(make_parts);
+    if (lost) parts[3] = 0;
+}
 static struct __attribute__((packed)) {
     char tag[13];
     Slot pointer;
@@ -181,6 +190,7 @@ static const struct choice kinds[] = {
     {"high_tag", high_tag},
     {"shifted", shifted},
     {"packed", in_packed},
+    {"table", table},
     {"xor_list", xor_list},
     {"compressed", compressed},
     {"mangled", mangled},

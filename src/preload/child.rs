@@ -300,7 +300,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     found.unseen.add_count(
         "disguised",
         disguised.blocks as usize,
-        b"blocks are reachable by tagged, packed, shifted or mangled pointers only: taken for kept",
+        b"blocks are reachable only by pointers that are tagged, packed, shifted, mangled or to before them: taken for kept",
     );
     let (reached, possibly, starved) = (marker.reached, marker.possibly, marker.starved);
     found.stats.root_bytes = marker.root_bytes;

@@ -8,7 +8,8 @@
 #![allow(unsafe_code)] // reads root ranges and blocks
 
 use super::blocks::{Blocks, Place, SizeOf};
-use super::sieve::{Band, Sieve, WINDOW};
+use super::disguise::Search;
+use super::sieve::Band;
 use crate::AddrRange;
 use crate::arena::List;
 
@@ -23,8 +24,6 @@ pub struct How {
 
 const RING: usize = 32;
 const GROUP: usize = 8;
-/// The bits of an address in user space.
-const UPPER_OFF: usize = (1 << 48) - 1;
 
 /// See the module.
 pub struct Marker<'b, 'a, S: SizeOf> {
@@ -162,7 +161,8 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
 
     /// Second pass, on would-be leaks only: what is reached by pointers in disguise. A word counts if it is the start of an
     /// unreached block when read at any byte (packed structures), with its upper 16 bits off (tags, NaN boxing), shifted right by one to
-    /// three bits (an integer of a virtual machine's), or as `plain` gives it (the mangled registers of a jmp_buf). Gives what was reached so.
+    /// three bits (an integer of a virtual machine's), or as `plain` gives it (the mangled registers of a jmp_buf); or if it points to where
+    /// the block's array would have its item 0 (an array that counts from one, or a part of a table that doubles). Gives what was reached so.
     ///
     /// # Safety
     /// The ranges that were given to [`Marker::root_range`] are still readable.
@@ -170,19 +170,13 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         let before = self.reached;
         self.held.sort_unstable();
         self.fresh = Some(List::new());
-        let mut first = true;
+        let mut all = true;
         loop {
             let mut unreached = self.blocks.unmarked();
-            let Some(low) = unreached.next() else { break };
-            let mut search = Search {
-                blocks: self.blocks,
-                sieve: Sieve::new(low, unreached.last().unwrap_or(low)),
-                plain,
-                hits: List::new(),
-                starved: false,
-            };
+            let Some(first) = unreached.next() else { break };
+            let mut search = Search::new(self.blocks, first, unreached.last().unwrap_or(first), plain);
             let fresh = self.fresh.take().unwrap_or_default();
-            if first {
+            if all {
                 for &range in self.ranges.iter() {
                     // SAFETY: by this function's own contract.
                     unsafe { search.read(range) };
@@ -198,7 +192,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
                     unsafe { search.read_block(block) };
                 }
             }
-            first = false;
+            all = false;
             let Search { hits, starved, .. } = search;
             self.starved |= starved;
             if hits.is_empty() {
@@ -293,84 +287,6 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             if self.frontier.is_empty() {
                 return;
             }
-        }
-    }
-}
-
-/// One round of [`Marker::disguised`].
-struct Search<'m, 'a, S: SizeOf, P> {
-    blocks: &'m Blocks<'a, S>,
-    sieve: Sieve,
-    plain: P,
-    hits: List<usize>,
-    starved: bool,
-}
-
-impl<S: SizeOf, P: Fn(usize) -> usize> Search<'_, '_, S, P> {
-    /// # Safety
-    /// The range can be read.
-    unsafe fn read(&mut self, range: AddrRange) {
-        let mut at = range.start.next_multiple_of(8);
-        while at + WINDOW <= range.end {
-            // SAFETY: within the range.
-            let (any, words) =
-                unsafe { (self.sieve.near(at as *const u8), [0, 8].map(|up| *((at + up) as *const usize))) };
-            let is_other = |word: &usize| self.sieve.spans((self.plain)(*word)) || self.sieve.may_span_shifted(*word);
-            if any || words.iter().any(is_other) {
-                // SAFETY: as above.
-                unsafe { self.window(at) };
-            }
-            at += 16;
-        }
-        for position in at..range.end.saturating_sub(7) {
-            // SAFETY: as above.
-            let word = unsafe { (position as *const usize).read_unaligned() };
-            self.word(word);
-            if position.is_multiple_of(8) {
-                self.masked(word);
-            }
-        }
-    }
-
-    /// Sixteen positions, of which one may be what is looked for.
-    ///
-    /// # Safety
-    /// `WINDOW` bytes from there on can be read.
-    #[inline(never)]
-    unsafe fn window(&mut self, at: usize) {
-        // SAFETY: by this function's own contract.
-        unsafe {
-            let mut positions = self.sieve.positions(at as *const u8);
-            while positions != 0 {
-                self.word(((at + positions.trailing_zeros() as usize) as *const usize).read_unaligned());
-                positions &= positions - 1;
-            }
-            self.masked(*(at as *const usize));
-            self.masked(*((at + 8) as *const usize));
-        }
-    }
-
-    /// # Safety
-    /// The block is live.
-    unsafe fn read_block(&mut self, block: usize) {
-        // SAFETY: the live map says that the program owns the block, and the allocator how long it is.
-        unsafe { self.read(AddrRange::new(block, block + self.blocks.extent(block))) };
-    }
-
-    /// A word with its tag or its mangling off, or as the integer that it is to a virtual machine.
-    #[inline(always)]
-    fn masked(&mut self, word: usize) {
-        for word in [word & UPPER_OFF, (self.plain)(word), word >> 1, word >> 2, word >> 3] {
-            if self.sieve.holds(word) {
-                self.word(word);
-            }
-        }
-    }
-
-    #[cold]
-    fn word(&mut self, word: usize) {
-        if self.sieve.holds(word) && self.blocks.is_start(word) && !self.blocks.is_marked(word) {
-            self.starved |= !self.hits.push(word);
         }
     }
 }

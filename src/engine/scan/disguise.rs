@@ -1,0 +1,195 @@
+//! Pointers in disguise to blocks that nothing else reaches: one round of [`super::mark::Marker::disguised`].
+#![allow(unsafe_code)] // reads root ranges and blocks
+
+use super::blocks::{Blocks, SizeOf};
+use super::sieve::{Sieve, WINDOW};
+use crate::AddrRange;
+use crate::arena::List;
+
+/// The bits of an address in user space.
+const UPPER_OFF: usize = (1 << 48) - 1;
+
+/// See the module.
+pub struct Search<'m, 'a, S: SizeOf, P> {
+    blocks: &'m Blocks<'a, S>,
+    sieve: Sieve,
+    tables: Tables,
+    plain: P,
+    /// Blocks that were found, some more than once.
+    pub hits: List<usize>,
+    /// A list could not grow.
+    pub starved: bool,
+}
+
+/// Tables that double: their parts hold the items n to 2n - 1, 2n to 4n - 1, ..., and each is known by the address that item 0 would have, as
+/// many bytes before the part as it is long (SWI-Prolog's). An allocator without headers has another block of that length there as often as
+/// not, so that only two parts in a row, known by two words in a row, are taken for a table.
+struct Tables {
+    /// Where item 0 of each unreached block may lie, and how long the block is; sorted.
+    parts: List<(usize, usize)>,
+    low: usize,
+    span: usize,
+    /// The list could not grow.
+    starved: bool,
+}
+
+impl Tables {
+    /// More blocks of a length are no parts, since a table has one: they would be looked up for each word of the heap.
+    const MOST: usize = 64;
+
+    fn new<S: SizeOf>(blocks: &Blocks<'_, S>) -> Self {
+        let (mut all, mut parts) = (List::new(), List::new());
+        let mut starved = false;
+        for block in blocks.unmarked() {
+            let length = blocks.requested(block);
+            // Words that are no multiples of 8 are not asked for.
+            if length != 0 && length.is_multiple_of(8) {
+                starved |= !all.push((length, block.wrapping_sub(length)));
+            }
+        }
+        all.sort_unstable();
+        for of_a_length in all.chunk_by(|one, next| one.0 == next.0).filter(|some| some.len() <= Self::MOST) {
+            for &(length, item_zero) in of_a_length {
+                starved |= !parts.push((item_zero, length));
+            }
+        }
+        parts.sort_unstable();
+        let (low, span) = match (parts.first(), parts.last()) {
+            (Some(first), Some(last)) => (first.0, last.0 - first.0 + 1),
+            _ => (0, 0),
+        };
+        Self { parts, low, span, starved }
+    }
+
+    #[inline(always)]
+    const fn spans(&self, word: usize) -> bool {
+        word.wrapping_sub(self.low) < self.span
+    }
+
+    /// The lengths of the blocks whose item 0 would lie at the address.
+    fn lengths(&self, item_zero: usize) -> impl Iterator<Item = usize> + '_ {
+        let first = self.parts.partition_point(|part| part.0 < item_zero);
+        self.parts[first..].iter().take_while(move |part| part.0 == item_zero).map(|part| part.1)
+    }
+}
+
+impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize> Search<'m, 'a, S, P> {
+    /// For the blocks that are not reached yet, from the `first` to the `last`.
+    pub fn new(blocks: &'m Blocks<'a, S>, first: usize, last: usize, plain: P) -> Self {
+        let tables = Tables::new(blocks);
+        let starved = tables.starved;
+        // From the word before the first on, for what points there.
+        Self { blocks, sieve: Sieve::new(first - 16, last), tables, plain, hits: List::new(), starved }
+    }
+
+    /// # Safety
+    /// The range can be read.
+    pub unsafe fn read(&mut self, range: AddrRange) {
+        let mut at = range.start.next_multiple_of(8);
+        let mut before = 0;
+        while at + WINDOW <= range.end {
+            // SAFETY: within the range.
+            let (any, words) =
+                unsafe { (self.sieve.near(at as *const u8), [0, 8].map(|up| *((at + up) as *const usize))) };
+            let is_other = |word: &usize| {
+                self.sieve.spans((self.plain)(*word)) || self.sieve.may_span_shifted(*word) || self.tables.spans(*word)
+            };
+            if any || words.iter().any(is_other) {
+                // SAFETY: as above.
+                unsafe { self.window(at) };
+                self.pair(before, words[0]);
+                self.pair(words[0], words[1]);
+            }
+            before = words[1];
+            at += 16;
+        }
+        for position in at..range.end.saturating_sub(7) {
+            // SAFETY: as above.
+            let word = unsafe { (position as *const usize).read_unaligned() };
+            self.word(word);
+            if position.is_multiple_of(8) {
+                self.masked(word);
+                self.pair(before, word);
+                before = word;
+            }
+        }
+    }
+
+    /// Sixteen positions, of which one may be what is looked for.
+    ///
+    /// # Safety
+    /// `WINDOW` bytes from there on can be read.
+    #[inline(never)]
+    unsafe fn window(&mut self, at: usize) {
+        // SAFETY: by this function's own contract.
+        unsafe {
+            let mut positions = self.sieve.positions(at as *const u8);
+            while positions != 0 {
+                self.word(((at + positions.trailing_zeros() as usize) as *const usize).read_unaligned());
+                positions &= positions - 1;
+            }
+            self.masked(*(at as *const usize));
+            self.masked(*((at + 8) as *const usize));
+        }
+    }
+
+    /// # Safety
+    /// The block is live.
+    pub unsafe fn read_block(&mut self, block: usize) {
+        // SAFETY: the live map says that the program owns the block, and the allocator how long it is.
+        unsafe { self.read(AddrRange::new(block, block + self.blocks.extent(block))) };
+    }
+
+    /// A word with its tag or its mangling off, or as the integer that it is to a virtual machine.
+    #[inline(always)]
+    fn masked(&mut self, word: usize) {
+        for word in [word & UPPER_OFF, (self.plain)(word), word >> 1, word >> 2, word >> 3] {
+            if self.sieve.holds(word) {
+                self.word(word);
+            }
+        }
+        for block in [word.wrapping_add(4), word.wrapping_add(8)] {
+            // One item before an array that counts from one, unless the word points to another block there.
+            if self.sieve.holds(block) && self.is_wanted(block) && self.blocks.find(word).is_none() {
+                self.hit(block);
+            }
+        }
+    }
+
+    /// Two words in a row: see [`Tables`].
+    #[inline(always)]
+    fn pair(&mut self, lower: usize, upper: usize) {
+        if self.tables.spans(lower) {
+            self.parts(lower, upper, |length| length * 2);
+        }
+        if self.tables.spans(upper) {
+            self.parts(upper, lower, |length| length / 2);
+        }
+    }
+
+    /// The word is where a table's item 0 would be, if the one beside it is so of a part of that other length.
+    #[cold]
+    fn parts(&mut self, word: usize, beside: usize, other: impl Fn(usize) -> usize) {
+        for length in self.tables.lengths(word) {
+            let part = beside.wrapping_add(other(length));
+            if self.blocks.is_start(part) && self.blocks.requested(part) == other(length) {
+                self.starved |= !self.hits.push(word.wrapping_add(length));
+            }
+        }
+    }
+
+    fn is_wanted(&self, block: usize) -> bool {
+        self.blocks.is_start(block) && !self.blocks.is_marked(block)
+    }
+
+    #[cold]
+    fn word(&mut self, word: usize) {
+        if self.sieve.holds(word) && self.is_wanted(word) {
+            self.hit(word);
+        }
+    }
+
+    fn hit(&mut self, block: usize) {
+        self.starved |= !self.hits.push(block);
+    }
+}
