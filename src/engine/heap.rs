@@ -9,63 +9,23 @@
 //! [`LARGEST`], or finds no room here, is for the allocator below.
 #![allow(unsafe_code)] // books of slabs in mapped memory
 
+mod classes;
+mod set;
+
 use crate::arena::{self, Zeroed};
 use crate::lock::{Lock, RawFutex};
 use crate::{AddrRange, sys};
+use classes::{CLASS_OF, CLASSES, MOST, ROOM, SIZES};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use lock_api::RawMutex;
+use set::{MOST_SLABS, Set};
 
-/// The largest blocks that come from here, in bytes.
-pub const LARGEST: usize = 4096;
-/// The smallest: 16 bytes are too few, as a block owns two cells of the live map.
-pub const SMALLEST: usize = 32;
+pub use classes::{LARGEST, SMALLEST};
+
 const SLAB_SHIFT: u32 = 16;
 const SLAB: usize = 1 << SLAB_SHIFT;
-/// Bytes of the classes' blocks, whose 0 is of none: every 16 bytes from [`SMALLEST`] up to 256, from there eight to a
-/// doubling.
-const SIZES: [usize; CLASSES] = {
-    let mut table = [0; CLASSES];
-    let (mut class, mut size) = (1, SMALLEST);
-    while size <= LARGEST {
-        table[class] = size;
-        class += 1;
-        size += if size < 256 { 16 } else { 1 << (size.ilog2() - 3) };
-    }
-    table
-};
-/// More than there are, so that any number of six bits is one.
-const CLASSES: usize = 64;
-/// The class of a block that has room for so many times 16 bytes.
-const CLASS_OF: [u8; LARGEST / 16 + 1] = {
-    let mut table = [0; LARGEST / 16 + 1];
-    let (mut units, mut class) = (0, 1);
-    while units < table.len() {
-        if units * 16 > SIZES[class as usize] {
-            class += 1;
-        }
-        table[units] = class;
-        units += 1;
-    }
-    table
-};
-/// Blocks of a class that a thread keeps at most.
-const MOST: [u16; CLASSES] = {
-    let mut table = [0; CLASSES];
-    let mut class = 1;
-    while class < CLASSES && SIZES[class] != 0 {
-        let blocks = (16 << 10) / SIZES[class];
-        table[class] = if blocks < ROOM { blocks } else { ROOM } as u16;
-        class += 1;
-    }
-    table
-};
-const ROOM: usize = 64;
 
-/// Levels of a set of slabs: a bit of a level says that the word of the level below is not 0.
-const LEVELS: usize = 3;
-/// Slabs that these can tell apart with four words at the top: 64 GiB.
-const MOST_SLABS: usize = 4 << (6 * LEVELS);
 /// Slabs that are made readable at once.
 const STEP: usize = 64;
 /// Empty slabs that keep their memory: as many, or a quarter as many as are in use.
@@ -82,74 +42,6 @@ struct Slab {
 
 // SAFETY: integers.
 unsafe impl Zeroed for Slab {}
-
-/// Sets of slabs that lie in each other's gaps: one for each class, and two of slabs of none. So a small heap touches few pages.
-const SETS: usize = CLASSES + 1;
-
-/// A set of slabs, whose lowest is found by one word of each level (and some at the top).
-struct Set {
-    /// `LEVELS` arrays of words, the lowest level first, each word [`SETS`] words behind the one before.
-    words: usize,
-    /// Words of the lowest level; 0: nothing is put in or taken out any more.
-    len: usize,
-}
-
-impl Set {
-    const NONE: Self = Self { words: 0, len: 0 };
-
-    /// Words of a level, and of all below it, where the lowest has `len`.
-    const fn level(len: usize, level: usize) -> (usize, usize) {
-        let (mut words, mut below, mut at) = (len, 0, 0);
-        while at < level {
-            (words, below, at) = (words.div_ceil(64), below + words, at + 1);
-        }
-        (words, below)
-    }
-
-    /// Words of all sets.
-    const fn words_in_all(len: usize) -> usize {
-        let (top, below) = Self::level(len, LEVELS - 1);
-        (top + below) * SETS
-    }
-
-    fn word(&mut self, level: usize, at: usize) -> &mut u64 {
-        let (words, below) = Self::level(self.len, level);
-        debug_assert!(at < words);
-        // SAFETY: the set's own memory, for which it is borrowed; slabs are within it.
-        unsafe { &mut *(self.words as *mut u64).add((below + at) * SETS) }
-    }
-
-    fn add(&mut self, slab: usize) {
-        let mut at = slab;
-        for level in 0..LEVELS {
-            let word = self.word(level, at / 64);
-            let known = *word != 0;
-            *word |= 1 << (at % 64);
-            if known {
-                return;
-            }
-            at /= 64;
-        }
-    }
-
-    fn remove(&mut self, slab: usize) {
-        let mut at = slab;
-        for level in 0..LEVELS {
-            let word = self.word(level, at / 64);
-            *word &= !(1 << (at % 64));
-            if *word != 0 {
-                return;
-            }
-            at /= 64;
-        }
-    }
-
-    fn lowest(&mut self) -> Option<usize> {
-        let (top, _) = Self::level(self.len, LEVELS - 1);
-        let first = (0..top).find(|at| *self.word(LEVELS - 1, *at) != 0)?;
-        Some((0..LEVELS).rev().fold(first, |at, level| at * 64 + self.word(level, at).trailing_zeros() as usize))
-    }
-}
 
 /// The slabs of no class.
 struct Pool {

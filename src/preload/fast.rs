@@ -7,6 +7,7 @@
 
 use crate::interpose::{self, Caller};
 use crate::shims::thread_word;
+use crate::stack;
 use crate::state::{self, TRACKER};
 use crate::tls::Thread;
 use crate::{bundled, contexts, operators, real, shims, trigger};
@@ -124,7 +125,7 @@ fn new<const WAY: u8, const CLEARED: bool>(size: usize, sp: usize, fp: usize, fa
         return long_way();
     }
     let family = Family::of(family);
-    let stack = if WAY & EVERY != 0 { interpose::stack(thread, Caller { sp, fp, family }) } else { None };
+    let stack = if WAY & EVERY != 0 { stack::of_caller(thread, Caller { sp, fp, family }) } else { None };
     let ticks = thread.ticks.get().wrapping_sub(1);
     thread.ticks.set(ticks);
     if ticks == 0 {

@@ -40,6 +40,7 @@ mod sandbox;
 mod settings;
 mod shims;
 mod snapshot;
+mod stack;
 mod state;
 mod stop;
 mod symbols;
