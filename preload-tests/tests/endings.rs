@@ -179,3 +179,22 @@ fn exec_begins_a_report_of_its_own() {
     assert!(!reports[0].exe.ends_with("/endings") && reports[0].triggers() == ["exit"], "{reports:?}");
     assert_eq!(reports[0].pid, reports[1].pid);
 }
+
+/// Rust's threads have 8 KiB, of which the kernel takes 3.4 for its own frame: a scan there ended the program by SIGSEGV.
+#[test]
+fn scans_and_allocations_on_a_small_stack_for_signals() {
+    const SIGTERM: i32 = 15;
+    for threads in ["0", "3"] {
+        for stop in ["ptrace", "signal"] {
+            let program = |what: &str| program("small_stacks.c").args([what, threads]).options(&format!("stop={stop}"));
+            let outcome = program("end").run_as_bare();
+            assert_eq!(outcome.status.signal(), Some(SIGTERM), "{outcome:?}");
+            assert_eq!(outcome.report().total_through("lose"), (1, 1337), "{outcome:?}");
+            let outcome = program("scan").run();
+            outcome.ok();
+            let report = outcome.report();
+            assert_eq!((report.triggers(), report.total()), (vec!["api", "exit"], (1, 1337)), "{outcome:?}");
+            program("malloc").run_as_bare().expect_leaks(1, 1337);
+        }
+    }
+}

@@ -118,7 +118,7 @@ unsafe fn clear_what_is_over<S: SizeOf>(job: &Job, pages: &mut Pages, blocks: &B
         // SAFETY: the program's memory, which is this process's copy, or no private memory, which stays as it is.
         unsafe { clear(pages, range) };
     };
-    job.frames().into_iter().chain(contexts::over(job, blocks)).for_each(|range| clear(pages, range));
+    contexts::over(job, blocks).for_each(|range| clear(pages, range));
     if let Some(keys) = Keys::find().filter(Keys::were_deleted) {
         let others = job.crew.found().iter().filter(|thread| thread.state != State::Gone).map(|thread| thread.tls);
         for tls in others.chain([job.caller.tls]) {

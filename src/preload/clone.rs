@@ -64,8 +64,6 @@ pub fn child(job: &mut Job, flags: usize) {
 pub fn alone(job: &mut Job, never_waits: bool) {
     if job.taken_in.is_none() && (never_waits || !userfaultfd::has_many_descriptors() && userfaultfd::serves_no_fault())
     {
-        let frame = 0u8;
-        job.low = &raw const frame as usize;
         child(job, 0);
     } else {
         by_helper(job, clone_at_rest, Kind::Task);
@@ -111,8 +109,7 @@ fn wait_for_copies() {
 
 /// Lets a helper make the clone, which may hang, as this thread could not be ended if it did. `false` if there is none: `refused` says why.
 fn by_helper(job: &mut Job, task: extern "C" fn(usize) -> !, kind: Kind) -> bool {
-    let frame = 0u8;
-    (job.low, job.refused) = (&raw const frame as usize, 0);
+    job.refused = 0;
     // SAFETY: the tasks use no thread-local state and end themselves; the job stays where it is until then.
     let helper = match unsafe { helper::start(task, &raw mut *job as usize, kind) } {
         Ok(helper) => helper,

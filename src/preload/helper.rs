@@ -15,11 +15,11 @@ const CLONE_UNTRACED: usize = 0x80_0000;
 pub const WCLONE: usize = 0x8000_0000;
 const WNOHANG: usize = 1;
 const SIGKILL: usize = 9;
-pub const STACK: usize = 256 << 10;
+const STACK: usize = 256 << 10;
 /// As many descriptors as are open at a time.
 const ROOM: usize = 4;
 
-/// Lowest address of the snapshot child's stack, which the helper's follows; 0: not mapped yet.
+/// Lowest address of the snapshot child's stack, which the helper's and that of the thread that scans follow; 0: not mapped yet.
 static STACKS: AtomicUsize = AtomicUsize::new(0);
 
 /// A clone hung: a thread of the program's own, which stood still, was to take note of it.
@@ -34,7 +34,7 @@ const AT_ITS_END: u32 = 2;
 /// Whether there are stacks, which are mapped now if need be.
 pub fn map_stacks() -> bool {
     if STACKS.load(Relaxed) == 0
-        && let Some(stacks) = arena::map(2 * STACK)
+        && let Some(stacks) = arena::map(3 * STACK)
     {
         STACKS.store(stacks.start, Relaxed);
     }
@@ -43,6 +43,11 @@ pub fn map_stacks() -> bool {
 
 pub fn top_of_childs_stack() -> usize {
     STACKS.load(Relaxed) + STACK
+}
+
+/// For the thread that makes a scan, whose own stack may be a small one for signals. `None` without memory.
+pub fn top_of_callers_stack() -> Option<usize> {
+    map_stacks().then(|| STACKS.load(Relaxed) + 3 * STACK)
 }
 
 /// What a helper is for.

@@ -6,7 +6,7 @@
 
 use crate::child::Stopped;
 use crate::emit::{self, Findings};
-use crate::helper::{self, CLONE_VM, STACK, WCLONE};
+use crate::helper::{self, CLONE_VM, WCLONE};
 use crate::kernel::Timers;
 use crate::ledger::{self, Ledger};
 use crate::settings::{self, Settings};
@@ -49,8 +49,6 @@ pub struct Job {
     pub taken_in: Option<TakenIn>,
     /// There is memory that must not be in a copy, which has it read before the program goes on.
     pub keeps_out: bool,
-    /// Our frames lie from here up to the caller's stack pointer.
-    pub low: usize,
     /// The helper's findings.
     pub child: isize,
     pub refused: i32,
@@ -106,9 +104,9 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
         return None;
     }
     helper::UNLOOKED.store(0, Relaxed);
-    let has_stacks = helper::map_stacks();
     // SAFETY: the caller holds BUSY, and no child is at work.
-    let Some(shared) = unsafe { ledger::share() }.filter(|_| has_stacks) else {
+    let shared = unsafe { ledger::share() };
+    let Some(shared) = shared else {
         no_memory();
         return None;
     };
@@ -188,7 +186,6 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
             pages: 0,
             taken_in,
             keeps_out: false,
-            low: 0,
             child: 0,
             refused: 0,
             timers: Timers::NONE,
@@ -207,11 +204,6 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
 }
 
 impl Job {
-    /// The frames that lead from the caller to the clone: nobody returns to them in a copy.
-    pub fn frames(&self) -> Option<AddrRange> {
-        let (low, sp) = (self.low, self.caller.sp);
-        (!is_in_place() && low < sp && sp - low <= STACK).then(|| AddrRange::new(low, sp))
-    }
     pub fn all_stand_still(&self) -> bool {
         let stands = |thread: &stop::Captured| matches!(thread.state, State::Stopped | State::Gone);
         self.way != Way::None && self.crew.overflow == 0 && self.crew.found().iter().all(stands)
@@ -326,7 +318,7 @@ pub fn is_in_place() -> bool {
 static NAMED: AtomicBool = AtomicBool::new(false);
 
 /// There is no memory for what a scan needs in the program. The ledger may be what is missing.
-fn no_memory() {
+pub fn no_memory() {
     static TOLD: AtomicBool = AtomicBool::new(false);
     let Some(settings) = settings::get() else { return };
     let (step, error) = (child::Step::Memory as u32, Errno::ENOMEM.0 as u32);

@@ -2,9 +2,9 @@
 #![allow(unsafe_code)] // hands registers to the snapshot; signal masks
 
 use crate::settings::Settings;
-use crate::shims::with_registers;
+use crate::shims::{KEPT_REGISTERS, with_registers};
 use crate::state::TRACKER;
-use crate::{ledger, misuse, real, sandbox, settings, snapshot, tls};
+use crate::{helper, ledger, misuse, real, sandbox, settings, snapshot, tls};
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst,
@@ -71,7 +71,7 @@ fn collect() {
     // A signal that ends the program asks for the last scan on this thread, which would wait for itself.
     let mask = block_signals();
     if settings::PID.load(Relaxed) == sys::getpid() && !BUSY.swap(true, AcqRel) {
-        reap(false);
+        on_own_stack(|_| reap(false));
         BUSY.store(false, Release);
     }
     restore_signals(mask);
@@ -90,19 +90,10 @@ pub fn request(trigger: Trigger) -> bool {
     let mask = block_signals();
     let mut made = false;
     if hold(settings, waits) {
-        reap(waits);
-        if CHILD.load(Relaxed) != 0 && trigger == Trigger::Signal {
-            // Still at it: not doubled. This one comes behind it, when the child asks for it again; or now, if the child only has
-            // to end.
-            defer();
-        }
-        if CHILD.load(Relaxed) == 0 {
-            made = scan(trigger);
-            if waits {
-                reap(true);
-                made &= ledger::get().is_some_and(|shared| shared.ledger.failed.load(Relaxed) == 0);
-            }
-        }
+        made = on_own_stack(|registers| at_work(trigger, waits, registers)).unwrap_or_else(|| {
+            snapshot::no_memory();
+            false
+        });
         set_due();
         BUSY.store(false, Release);
     } else if trigger == Trigger::Signal {
@@ -116,6 +107,47 @@ pub fn request(trigger: Trigger) -> bool {
     made
 }
 
+/// What [`request`] does where nobody else is at it.
+fn at_work(trigger: Trigger, waits: bool, registers: &Registers) -> bool {
+    reap(waits);
+    if CHILD.load(Relaxed) != 0 && trigger == Trigger::Signal {
+        // Still at it: not doubled. This one comes behind it, when the child asks for it again; or now, if the child only has to end.
+        defer();
+    }
+    if CHILD.load(Relaxed) != 0 {
+        return false;
+    }
+    let made = scan(trigger, registers);
+    if waits {
+        reap(true);
+        return made && ledger::get().is_some_and(|shared| shared.ledger.failed.load(Relaxed) == 0);
+    }
+    made
+}
+
+type Registers = [usize; KEPT_REGISTERS];
+
+/// Does something on a stack of ours, with the registers that this thread has: its own stack may be one for signals, of 8 KiB. For who holds
+/// [`BUSY`], with no signal let in. `None` without memory.
+fn on_own_stack<T>(task: impl FnOnce(&Registers) -> T) -> Option<T> {
+    struct Call<F, T> {
+        task: Option<F>,
+        done: Option<T>,
+    }
+    unsafe extern "C" fn enter<F: FnOnce(&Registers) -> T, T>(call: usize, registers: *const usize) {
+        // SAFETY: from below, and from `with_registers`.
+        let (call, registers) = unsafe { (&mut *(call as *mut Call<F, T>), &*registers.cast::<Registers>()) };
+        call.done = call.task.take().map(|task| task(registers));
+    }
+    fn call<F: FnOnce(&Registers) -> T, T>(task: F, stack_top: usize) -> Option<T> {
+        let mut call = Call { task: Some(task), done: None };
+        // SAFETY: `enter` gets the address of `call`, which outlives it; who holds `BUSY` has the stack.
+        unsafe { with_registers(&raw mut call as usize, enter::<F, T>, stack_top) };
+        call.done
+    }
+    call(task, helper::top_of_callers_stack()?)
+}
+
 /// Takes [`BUSY`]. Gives whether it could, within the deadline if it `waits`.
 fn hold(settings: &Settings, waits: bool) -> bool {
     let started = sys::clock_ns(sys::CLOCK_MONOTONIC);
@@ -127,16 +159,18 @@ fn hold(settings: &Settings, waits: bool) -> bool {
     held
 }
 
-/// Does something beside which no scan may be at work, with no signal let in. `None`: one is at work for too long.
+/// Does something beside which no scan may be at work, with no signal let in. `None`: one is at work for too long, or there is no memory.
 pub fn alone<T>(task: impl FnOnce() -> T) -> Option<T> {
     let settings = settings::get()?;
     let mask = block_signals();
-    let done = hold(settings, true).then(|| {
-        reap(true);
-        let done = task();
+    let mut done = None;
+    if hold(settings, true) {
+        done = on_own_stack(|_| {
+            reap(true);
+            task()
+        });
         BUSY.store(false, Release);
-        done
-    });
+    }
     restore_signals(mask);
     done
 }
@@ -208,31 +242,17 @@ fn nothing_was_ever_there(settings: &Settings) -> bool {
         && !settings::is_root(settings)
 }
 
-fn scan(trigger: Trigger) -> bool {
+fn scan(trigger: Trigger, registers: &Registers) -> bool {
     if ledger::exists()
         && let Some(shared) = ledger::get()
     {
         shared.ledger.pending.store(0, Relaxed);
     }
-    let mut taken = Taken { trigger, child: None };
-    // SAFETY: `take` gets the address of `taken`, which outlives the call.
-    unsafe { with_registers(&raw mut taken as usize, take) };
-    if let Some(child) = taken.child {
+    let child = snapshot::take(trigger, registers);
+    if let Some(child) = child {
         CHILD.store(child, Relaxed);
     }
-    taken.child.is_some()
-}
-
-struct Taken {
-    trigger: Trigger,
-    child: Option<u32>,
-}
-
-unsafe extern "C" fn take(taken: usize, registers: *const usize) {
-    // SAFETY: `scan` and `with_registers` pass these.
-    let (taken, registers) =
-        unsafe { (&mut *(taken as *mut Taken), &*registers.cast::<[usize; crate::shims::KEPT_REGISTERS]>()) };
-    taken.child = snapshot::take(taken.trigger, registers);
+    child.is_some()
 }
 
 const WNOHANG: usize = 1;

@@ -53,8 +53,7 @@ struct Handing {
 fn by_helper(user: u32) -> bool {
     let mut handing = Handing { user, done: false };
     // SAFETY: `hand` uses no thread-local state and ends itself; what it is to do is here until then.
-    let started = helper::map_stacks()
-        && unsafe { helper::start(hand, &raw mut handing as usize, Kind::Task) }.is_ok_and(helper::wait);
+    let started = unsafe { helper::start(hand, &raw mut handing as usize, Kind::Task) }.is_ok_and(helper::wait);
     started && handing.done
 }
 

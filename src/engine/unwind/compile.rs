@@ -88,6 +88,9 @@ fn quickly(object: Object, pc: usize) -> Option<Rule> {
     }
 }
 
+/// (Out of line: its frame takes 4 KiB, and a program may call malloc on a stack for signals, of 8.)
+#[cold]
+#[inline(never)]
 fn by_gimli(object: Object, pc: usize) -> Result<Rule, Failure> {
     let missing = |_: gimli::Error| Failure::NoEntry;
     let section = |start: usize| section(object, start).ok_or(Failure::NoEntry);

@@ -411,31 +411,41 @@ export_new! {
     "_ZdaPvSt11align_val_tRKSt9nothrow_t", DELETE_ARRAY_ALIGNED_NOTHROW, "11";
 }
 
-/// Calls `function(argument, registers)`, where `registers` points to the twelve words x19 to x28, x29 and the stack pointer as
-/// they are at this call: what a conservative scan of the calling thread must see.
+/// Calls `function(argument, registers)` on another stack, where `registers` points to the twelve words x19 to x28, x29 and the stack
+/// pointer as they are at this call: what a conservative scan of the calling thread must see.
 ///
 /// # Safety
-/// As for `function`.
+/// As for `function`. `stack_top` is the end of mapped memory that nothing else uses meanwhile, and a multiple of 16; no signal comes.
 #[unsafe(naked)]
-pub unsafe extern "C" fn with_registers(argument: usize, function: unsafe extern "C" fn(usize, *const usize)) {
+pub unsafe extern "C" fn with_registers(
+    argument: usize,
+    function: unsafe extern "C" fn(usize, *const usize),
+    stack_top: usize,
+) {
     naked_asm!(
         ".cfi_startproc",
         "mov x9, x1",
         "mov x10, sp",
-        "stp x29, x30, [sp, #-112]!",
-        ".cfi_def_cfa_offset 112",
-        ".cfi_offset 29, -112",
-        ".cfi_offset 30, -104",
-        "stp x19, x20, [sp, #16]",
-        "stp x21, x22, [sp, #32]",
-        "stp x23, x24, [sp, #48]",
-        "stp x25, x26, [sp, #64]",
-        "stp x27, x28, [sp, #80]",
-        "stp x29, x10, [sp, #96]",
+        "mov x11, x29",
+        "stp x29, x30, [sp, #-16]!",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset 29, -16",
+        ".cfi_offset 30, -8",
         "mov x29, sp",
-        "add x1, sp, #16",
+        ".cfi_def_cfa_register 29",
+        "mov sp, x2",
+        "sub sp, sp, #96",
+        "stp x19, x20, [sp]",
+        "stp x21, x22, [sp, #16]",
+        "stp x23, x24, [sp, #32]",
+        "stp x25, x26, [sp, #48]",
+        "stp x27, x28, [sp, #64]",
+        "stp x11, x10, [sp, #80]",
+        "mov x1, sp",
         "blr x9",
-        "ldp x29, x30, [sp], #112",
+        "mov sp, x29",
+        ".cfi_def_cfa_register 31",
+        "ldp x29, x30, [sp], #16",
         ".cfi_def_cfa_offset 0",
         ".cfi_restore 29",
         ".cfi_restore 30",

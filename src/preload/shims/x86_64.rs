@@ -457,35 +457,43 @@ unsafe extern "C" fn late_operator() {
     )
 }
 
-/// Calls `function(argument, registers)`, where `registers` points to the seven words rbx, rbp, r12 to r15 and the stack
+/// Calls `function(argument, registers)` on another stack, where `registers` points to the seven words rbx, rbp, r12 to r15 and the stack
 /// pointer as they are at this call: what a conservative scan of the calling thread must see.
 ///
 /// # Safety
-/// As for `function`.
+/// As for `function`. `stack_top` is the end of mapped memory that nothing else uses meanwhile, and a multiple of 16; no signal comes.
 #[unsafe(naked)]
-pub unsafe extern "C" fn with_registers(argument: usize, function: unsafe extern "C" fn(usize, *const usize)) {
+pub unsafe extern "C" fn with_registers(
+    argument: usize,
+    function: unsafe extern "C" fn(usize, *const usize),
+    stack_top: usize,
+) {
     naked_asm!(
         ".cfi_startproc",
-        "mov rax, rsi",
-        "lea rdx, [rsp + 8]",
-        "push rdx",
-        ".cfi_adjust_cfa_offset 8",
-        "push r15",
-        ".cfi_adjust_cfa_offset 8",
-        "push r14",
-        ".cfi_adjust_cfa_offset 8",
-        "push r13",
-        ".cfi_adjust_cfa_offset 8",
-        "push r12",
-        ".cfi_adjust_cfa_offset 8",
+        "mov rax, rbp",
         "push rbp",
         ".cfi_adjust_cfa_offset 8",
+        ".cfi_rel_offset rbp, 0",
+        "mov rbp, rsp",
+        ".cfi_def_cfa_register rbp",
+        "mov rsp, rdx",
+        "lea rcx, [rbp + 16]",
+        "sub rsp, 8",
+        "push rcx",
+        "push r15",
+        "push r14",
+        "push r13",
+        "push r12",
+        "push rax",
         "push rbx",
-        ".cfi_adjust_cfa_offset 8",
+        "mov rax, rsi",
         "mov rsi, rsp",
         "call rax",
-        "add rsp, 56",
-        ".cfi_adjust_cfa_offset -56",
+        "mov rsp, rbp",
+        ".cfi_def_cfa_register rsp",
+        "pop rbp",
+        ".cfi_adjust_cfa_offset -8",
+        ".cfi_restore rbp",
         "ret",
         ".cfi_endproc",
     )
