@@ -583,3 +583,22 @@ fn parts_of_a_table_known_by_where_their_item_zero_would_be() {
         assert_eq!(run("rest", "").report().total_through("make"), (12, ALL));
     }
 }
+
+/// As fontconfig's patterns hold them. Of another program's blocks such a number is one.
+#[test]
+fn offsets_from_the_block_that_holds_them() {
+    let library = source("offsets_library.c");
+    let run = |fate: &str, options: &str| program("offsets.c").arg(&library).arg(fate).options(options).run();
+    let kept = run("kept", "");
+    kept.expect_clean();
+    let report = kept.report();
+    let [unseen] = &report.last().unseen[..] else { panic!("{report:?}") };
+    assert_eq!((unseen.what.as_str(), unseen.count), ("disguised", 2), "{report:?}");
+    run("lost", "").expect_leaks(2, 1437);
+    run("here", "").expect_leaks(2, 1437);
+    // Where nobody knows who has made a block any may hold them.
+    run("kept", "sample=1g").expect_clean();
+    run("lost", "sample=1g").ok();
+    assert_eq!(run("lost", "sample=1g").stat("direct_blocks"), 1);
+    assert_eq!(run("kept", "use_globals=0").report().total_through("FcPatternCreate"), (3, 1453));
+}

@@ -8,6 +8,7 @@ use crate::emit::{self, Findings};
 use crate::forget::Audit;
 use crate::helper::spare_if_full;
 use crate::keys::Keys;
+use crate::offsets::Offsets;
 use crate::shims::{open_protection_keys, pointer_guard, unmangled};
 use crate::snapshot::{self, Job};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
@@ -293,14 +294,17 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
         marker.drain();
     }
     // SAFETY: the roots are this process's own memory still.
-    let disguised = unsafe { marker.disguised(move |word| unmangled(word, secret)) };
+    let disguised = unsafe {
+        let offsets = Offsets::find();
+        marker.disguised(move |word| unmangled(word, secret), move |cell| offsets.may_be_in(cell))
+    };
     audit.after(&mut marker, "pointers in disguise");
     marker.hold_the_rest();
     audit.tell(marker.blocks, &mut found.unseen);
     found.unseen.add_count(
         "disguised",
         disguised.blocks as usize,
-        b"blocks are reachable only by pointers that are tagged, packed, shifted, mangled or to before them: taken for kept",
+        b"blocks are reachable only by pointers in disguise (tagged, packed, shifted, mangled, to before them, offsets): taken for kept",
     );
     let (reached, possibly, starved) = (marker.reached, marker.possibly, marker.starved);
     found.stats.root_bytes = marker.root_bytes;

@@ -29,6 +29,7 @@ mod keys;
 mod ledger;
 mod misuse;
 mod modules;
+mod offsets;
 mod operators;
 mod own;
 mod pending;

@@ -5,16 +5,18 @@ use super::blocks::{Blocks, SizeOf};
 use super::sieve::{Sieve, WINDOW};
 use crate::AddrRange;
 use crate::arena::List;
+use crate::record::live_map::Cell;
 
 /// The bits of an address in user space.
 const UPPER_OFF: usize = (1 << 48) - 1;
 
 /// See the module.
-pub struct Search<'m, 'a, S: SizeOf, P> {
+pub struct Search<'m, 'a, S: SizeOf, P, O> {
     blocks: &'m Blocks<'a, S>,
     sieve: Sieve,
     tables: Tables,
     plain: P,
+    holds_offsets: O,
     /// Blocks that were found, some more than once.
     pub hits: List<usize>,
     /// A list could not grow.
@@ -73,13 +75,13 @@ impl Tables {
     }
 }
 
-impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize> Search<'m, 'a, S, P> {
+impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> bool> Search<'m, 'a, S, P, O> {
     /// For the blocks that are not reached yet, from the `first` to the `last`.
-    pub fn new(blocks: &'m Blocks<'a, S>, first: usize, last: usize, plain: P) -> Self {
+    pub fn new(blocks: &'m Blocks<'a, S>, first: usize, last: usize, plain: P, holds_offsets: O) -> Self {
         let tables = Tables::new(blocks);
         let starved = tables.starved;
         // From the word before the first on, for what points there.
-        Self { blocks, sieve: Sieve::new(first - 16, last), tables, plain, hits: List::new(), starved }
+        Self { blocks, sieve: Sieve::new(first - 16, last), tables, plain, holds_offsets, hits: List::new(), starved }
     }
 
     /// # Safety
@@ -138,6 +140,12 @@ impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize> Search<'m, 'a, S, P> {
     pub unsafe fn read_block(&mut self, block: usize) {
         // SAFETY: the live map says that the program owns the block, and the allocator how long it is.
         unsafe { self.read(AddrRange::new(block, block + self.blocks.extent(block))) };
+        if self.blocks.cell(block).is_some_and(&self.holds_offsets) {
+            for at in (block..(block + self.blocks.extent(block)).saturating_sub(7)).step_by(8) {
+                // SAFETY: as above.
+                self.word(unsafe { *(at as *const usize) }.wrapping_add(block));
+            }
+        }
     }
 
     /// A word with its tag or its mangling off, or as the integer that it is to a virtual machine.

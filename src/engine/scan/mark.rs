@@ -12,6 +12,7 @@ use super::disguise::Search;
 use super::sieve::Band;
 use crate::AddrRange;
 use crate::arena::List;
+use crate::record::live_map::Cell;
 
 /// How a range of roots is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,11 +163,16 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
     /// Second pass, on would-be leaks only: what is reached by pointers in disguise. A word counts if it is the start of an
     /// unreached block when read at any byte (packed structures), with its upper 16 bits off (tags, NaN boxing), shifted right by one to
     /// three bits (an integer of a virtual machine's), or as `plain` gives it (the mangled registers of a jmp_buf); or if it points to where
-    /// the block's array would have its item 0 (an array that counts from one, or a part of a table that doubles). Gives what was reached so.
+    /// the block's array would have its item 0 (an array that counts from one, or a part of a table that doubles); or, in a block that `holds_offsets`, if it is how far behind that the
+    /// other one begins. Gives what was reached so.
     ///
     /// # Safety
     /// The ranges that were given to [`Marker::root_range`] are still readable.
-    pub unsafe fn disguised(&mut self, plain: impl Fn(usize) -> usize + Copy) -> Count {
+    pub unsafe fn disguised(
+        &mut self,
+        plain: impl Fn(usize) -> usize + Copy,
+        holds_offsets: impl Fn(Cell) -> bool + Copy,
+    ) -> Count {
         let before = self.reached;
         self.held.sort_unstable();
         self.fresh = Some(List::new());
@@ -174,7 +180,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         loop {
             let mut unreached = self.blocks.unmarked();
             let Some(first) = unreached.next() else { break };
-            let mut search = Search::new(self.blocks, first, unreached.last().unwrap_or(first), plain);
+            let mut search = Search::new(self.blocks, first, unreached.last().unwrap_or(first), plain, holds_offsets);
             let fresh = self.fresh.take().unwrap_or_default();
             if all {
                 for &range in self.ranges.iter() {

@@ -1,0 +1,25 @@
+// A block of 1,337 bytes, which keeps another one of 100, is known by how far it lies behind the block that holds that number. The first argument
+// is the library whose FcPatternCreate makes them; the second says whether the number is kept or lost, or all is made in this program.
+#include "test.h"
+#include <dlfcn.h>
+
+static long *(*create)(void);
+static long *volatile pattern;
+static NOINLINE void make_there(void) { pattern = create(); }
+static NOINLINE void make_here(void) {
+    long *holder = calloc(1, 16);
+    char *block = calloc(1, 1337);
+    *(char *volatile *)block = calloc(1, 100);
+    holder[1] = block - (char *)holder;
+    pattern = holder;
+}
+
+int main(int count, char **arguments) {
+    check(count == 3);
+    void *library = dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL);
+    check(library && (create = (long *(*)(void))dlsym(library, "FcPatternCreate")));
+    below(strcmp(arguments[2], "here") == 0 ? make_here : make_there);
+    if (strcmp(arguments[2], "lost") == 0) pattern[1] = 0;
+    scrub();
+    exit(0);
+}
