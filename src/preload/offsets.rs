@@ -19,7 +19,7 @@ impl Offsets {
 
     /// Whether a block may hold such: one that was made there, or nobody knows where (samples).
     pub fn may_be_in(self, cell: Cell) -> bool {
-        self.0.len() != 0
+        !self.0.is_empty()
             && cell.stack().is_none_or(|stack| {
                 let maker = TRACKER.depot.frames(stack).iter().next().and_then(|id| UNWINDER.frames.get(id));
                 maker.is_none_or(|maker| self.0.contains(maker.address()))
