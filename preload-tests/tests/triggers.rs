@@ -1,6 +1,6 @@
 //! What starts a scan of a program that runs: its clock, `leakscan scan`, its own call.
 
-use harness::{App, command, is_root, must, program};
+use harness::{App, command, is_root, must, program, source};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,24 @@ fn the_clock_can_be_stopped() {
     assert_eq!(report.triggers(), ["signal"]);
     app.say("stop");
     assert_eq!(app.finish().report().triggers(), ["signal", "exit"]);
+}
+
+/// Its report has a scan already, made when it was another program, or there is a report under that program's name: neither is the answer.
+#[test]
+fn one_that_has_become_another_program_answers() {
+    for (name, pattern) in [("renamed", "leakscan.%p"), ("a", "%e.%p"), ("z", "%e.%p")] {
+        let app = program("becomes.c");
+        let copy = app.path(name);
+        std::fs::copy(source("becomes.c"), &copy).unwrap();
+        let mut app = app.arg(&copy).options(&format!("log_path={pattern}")).start();
+        assert_eq!(app.line(), "up");
+        for scan in 1..=2 {
+            let report = app.scan();
+            assert_eq!((report.triggers(), report.total()), (vec!["signal"; scan], (1, 1337)), "{name}: {report:?}");
+        }
+        app.say("end");
+        app.finish().ok();
+    }
 }
 
 /// Twice, so that the first finds the leak suspected and the second confirms it; not where a thread's registers are not all seen.

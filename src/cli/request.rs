@@ -6,6 +6,7 @@ use crate::sys;
 use leakscan_report::Trigger;
 use leakscan_report::read;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -26,6 +27,14 @@ pub struct Target {
 pub struct Answer {
     pub path: PathBuf,
     pub scan: u32,
+}
+
+/// A report file as it is now.
+struct File {
+    path: PathBuf,
+    /// Of the file, whatever its name.
+    identity: (u64, u64),
+    length: u64,
 }
 
 /// How often the report is looked at; a scan takes longer.
@@ -82,7 +91,7 @@ impl Target {
     /// Why there is no answer, in a sentence.
     pub fn scan(&self, timeout: Duration, mut waiting: impl FnMut(Duration)) -> Result<Answer, String> {
         let pid = self.process.pid;
-        let before = self.blocks().map_or(0, |(_, blocks)| blocks.len());
+        let before = self.report().and_then(|file| Some((self.read(&file)?.len(), file)));
         sys::kill(pid, self.signal).map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => format!("process {pid} belongs to someone else; be that user or root"),
             _ => format!("process {pid}: signal {}: {}", self.signal, sys::plain(&error)),
@@ -93,17 +102,20 @@ impl Target {
         loop {
             // Looked at before the report, so that what a dying process wrote last is still found.
             let alive = self.process.is_alive();
-            if let Some((path, length)) = self.report()
-                && (size != Some(length) || !alive)
-                && let Some((path, blocks)) = self.read(path)
+            if let Some(file) = self.report()
+                && (size != Some((file.identity, file.length)) || !alive)
+                && let Some(blocks) = self.read(&file)
             {
-                size = Some(length);
-                let fresh = blocks.get(before.min(blocks.len())..).unwrap_or_default();
+                size = Some((file.identity, file.length));
+                // A program that has become another one has a new file, with its own numbers.
+                let old = before.as_ref().filter(|(_, before)| before.identity == file.identity);
+                let fresh = blocks.get(old.map_or(0, |(blocks, _)| *blocks)..).unwrap_or_default();
+                let answer = |scan: u32| Answer { path: file.path.clone(), scan };
                 if let Some((scan, _)) = fresh.iter().rev().find(|(_, trigger)| *trigger == Trigger::Signal) {
-                    return Ok(Answer { path, scan: *scan });
+                    return Ok(answer(*scan));
                 }
                 if let Some((scan, _)) = fresh.last() {
-                    other.get_or_insert((Instant::now(), Answer { path, scan: *scan }));
+                    other.get_or_insert((Instant::now(), answer(*scan)));
                 }
             }
             if let Some((_, answer)) = other.take_if(|(since, _)| !alive || since.elapsed() > PATIENCE) {
@@ -115,9 +127,10 @@ impl Target {
             if asked.elapsed() >= timeout {
                 let seconds = timeout.as_secs();
                 return Err(match self.report() {
-                    Some((path, _)) => {
-                        format!("process {pid} gave no whole scan within {seconds} s; its report is {}", path.display())
-                    }
+                    Some(file) => format!(
+                        "process {pid} gave no whole scan within {seconds} s; its report is {}",
+                        file.path.display()
+                    ),
                     None => format!(
                         "process {pid} gave no report within {seconds} s at {}; its stderr tells if it could not write there",
                         self.pattern.replace("%p", &self.inner_pid.to_string())
@@ -129,26 +142,26 @@ impl Target {
         }
     }
 
-    /// The report file and its length.
-    fn report(&self) -> Option<(PathBuf, u64)> {
+    /// The report file: the newest, where the process has had several names.
+    fn report(&self) -> Option<File> {
         let ours = |path: &PathBuf| logpath::header(path).is_some_and(|header| header.pid == self.inner_pid);
-        let path = match logpath::files(&self.pattern, Some(self.inner_pid)) {
-            files if files.len() < 2 => files.into_iter().next(),
-            files => files.into_iter().rev().find(ours),
-        }?;
-        let length = path.metadata().ok()?.len();
-        Some((path, length))
+        let mut paths = logpath::files(&self.pattern, Some(self.inner_pid));
+        if paths.len() > 1 {
+            paths.retain(ours);
+        }
+        let files = paths.into_iter().filter_map(|path| {
+            let about = path.metadata().ok()?;
+            let identity = (about.dev(), about.ino());
+            Some((about.modified().ok(), File { path, identity, length: about.len() }))
+        });
+        files.max_by_key(|(modified, _)| *modified).map(|(_, file)| file)
     }
 
-    fn blocks(&self) -> Option<(PathBuf, Vec<(u32, Trigger)>)> {
-        self.read(self.report()?.0)
-    }
-
-    fn read(&self, path: PathBuf) -> Option<(PathBuf, Vec<(u32, Trigger)>)> {
-        let bytes = std::fs::read(&path).ok()?;
+    /// Numbers and triggers of its scans.
+    fn read(&self, file: &File) -> Option<Vec<(u32, Trigger)>> {
+        let bytes = std::fs::read(&file.path).ok()?;
         // A file of an earlier process with that number: ours will take its place.
         let report = read::Report::parse(&bytes).ok().filter(|report| report.process.pid == self.inner_pid)?;
-        let blocks = report.blocks().flatten().map(|block| (block.number, block.trigger)).collect();
-        Some((path, blocks))
+        Some(report.blocks().flatten().map(|block| (block.number, block.trigger)).collect())
     }
 }
