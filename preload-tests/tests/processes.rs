@@ -188,3 +188,16 @@ fn programs_that_are_killed_while_they_are_scanned() {
         assert_eq!(outcome.ok().stdout, "nobody is left\n");
     }
 }
+
+/// What the threads that were gone first kept is no leak. (One of five such reports said so, 60 blocks, confirmed.)
+#[test]
+fn threads_that_were_killed_in_the_stop_have_lost_nothing() {
+    for stop in ["ptrace", "signal"] {
+        let options = format!("interval=0:quiet=1:stop={stop}");
+        let outcome = program("killed_threads.c").options(&options).deadline(120).run();
+        assert_eq!(outcome.ok().stdout, "done\n");
+        for report in outcome.reports() {
+            assert_eq!(report.total(), (0, 0), "{report:?}");
+        }
+    }
+}

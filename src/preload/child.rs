@@ -10,7 +10,7 @@ use crate::helper::spare_if_full;
 use crate::keys::Keys;
 use crate::offsets::Offsets;
 use crate::shims::{open_protection_keys, pointer_guard, unmangled};
-use crate::snapshot::{self, Job};
+use crate::snapshot::{self, Job, Way};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
 use crate::stop::{self, State};
 use crate::unforked::Copied;
@@ -18,7 +18,7 @@ use crate::{
     bundled, clone, contexts, deepbind, gather, given_back, kernel, ledger, pending, pools, real, settings, tls,
 };
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena::List;
 use leakscan_engine::record::live_map::Cell;
@@ -95,6 +95,15 @@ pub fn run(job: &mut Job) -> ! {
         // SAFETY: ends this process.
         unsafe { sys::syscall(nr::EXIT_GROUP, [status as usize, 0, 0, 0, 0, 0]) };
     }
+}
+
+/// Whether the program has come out of the stop. One that was killed in it may have lost threads before the copy was made, and what these knew
+/// is no leak.
+fn program_went_on(job: &Job, ledger: &ledger::Ledger) -> bool {
+    while ledger.went_on.load(Acquire) == 0 && sys::getppid() == job.pid {
+        sys::sleep_ns(200_000);
+    }
+    ledger.went_on.load(Acquire) != 0
 }
 
 /// The program's number in /proc, whose child this is.
@@ -384,6 +393,9 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     let unread = REPAIRED.load(Relaxed) - GUARDS.load(Relaxed);
     found.unseen.add_count("page", unread as usize, b"pages of the program could not be read");
 
+    if job.way != Way::Alone && !program_went_on(job, shared.ledger) {
+        return Err(Stopped(Step::Clone, Errno::ESRCH));
+    }
     emit::write(job, settings, shared, found, folds, &gathered.modules)?;
     shared.publish(kept);
     Ok(())

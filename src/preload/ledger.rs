@@ -44,6 +44,8 @@ pub struct Ledger {
     /// The child has read what a fork leaves out; the program has gone on.
     pub copied: AtomicU32,
     pub released: AtomicU32,
+    /// The program has come out of the stop.
+    pub went_on: AtomicU32,
     /// A failure to write has been told on stderr.
     pub told: AtomicU32,
     /// Under sampling: sizes of lost blocks without a stack.

@@ -15,7 +15,7 @@ use crate::state::WANTED;
 use crate::stop::{self, Crew, State};
 use crate::taken_in::TakenIn;
 use crate::{child, clone, fast, glance, regions, tls, userfaultfd};
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena;
 use leakscan_engine::scan::fold::Folds;
@@ -114,6 +114,7 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
     shared.ledger.over.store(0, Relaxed);
     shared.ledger.copied.store(0, Relaxed);
     shared.ledger.released.store(0, Relaxed);
+    shared.ledger.went_on.store(0, Relaxed);
     shared.ledger.step.store(child::Step::Clone as u32, Relaxed);
     shared.ledger.errno.store(0, Relaxed);
     match children_are_elsewhere() {
@@ -147,6 +148,7 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
         fail(child::Step::Clone, Errno(if job.refused != 0 { job.refused } else { -job.child as i32 }));
         return None;
     }
+    shared.ledger.went_on.store(1, Release);
     NAMED.store(waiting && clone::name_tracer(job.child as usize), Relaxed);
     u32::try_from(job.child).ok().filter(|child| *child != 0)
 }
