@@ -48,6 +48,11 @@ int main(int count, char **words) {
         scan();
         check(setresuid(-1, -1, NOBODY) == 0);
     }
+    // Of who is not root setuid changes the effective user alone.
+    if (is(way, "setuid_of_another")) {
+        check(setresuid(NOBODY, 0, 0) == 0 && seteuid(NOBODY) == 0 && setuid(NOBODY) == 0);
+        check(seteuid(0) == 0 && setuid(3000) == 0);
+    }
     if (is(way, "back")) check(seteuid(NOBODY) == 0 && seteuid(0) == 0);
     if (is(way, "spawn")) {
         int status, child = vfork();

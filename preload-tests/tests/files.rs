@@ -280,6 +280,7 @@ fn a_program_that_becomes_another_user() {
         ("seteuid_setresuid", 65534),
         ("seteuid_setreuid", 65534),
         ("saved_alone", 65534),
+        ("setuid_of_another", 3000),
         ("seteuid", 0),
         ("real", 0),
         ("real_alone", 0),

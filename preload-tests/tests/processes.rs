@@ -169,6 +169,8 @@ fn children_in_a_pid_namespace_of_their_own() {
         return not_tested("pid namespaces, which only root can make");
     }
     let app = program("namespace.c");
+    let outcome = app.clone().arg("user").run();
+    assert_eq!(outcome.ok().stdout, "65534\ndone\n");
     for (app, told) in [
         (app.clone(), "its children are in another pid namespace"),
         (app.arg("no proc"), "could not read /proc/self/maps: no such file"),

@@ -158,12 +158,16 @@ pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32
 ///
 /// # Errors
 /// There is no /proc, or not this process's: then there is no scan either.
-fn children_are_elsewhere() -> Result<bool, Errno> {
+pub fn children_are_elsewhere() -> Result<bool, Errno> {
     if sys::kernel_release().is_some_and(|release| release < (4, 12)) {
         return Ok(false);
     }
     let of = |path| sys::stat(path).map(|stat| stat.inode);
-    let own = of(c"/proc/thread-self/ns/pid")?;
+    let own = match of(c"/proc/thread-self/ns/pid") {
+        // A kernel without such namespaces.
+        Err(Errno::ENOENT) if of(c"/proc/thread-self/status").is_ok() => return Ok(false),
+        own => own?,
+    };
     // (It is not named before the first process is there.)
     Ok(of(c"/proc/thread-self/ns/pid_for_children") != Ok(own))
 }

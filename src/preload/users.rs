@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // exported functions, a helper
 
 use crate::helper::{self, Kind};
-use crate::{ledger, real, report_file, sandbox, settings, trigger};
+use crate::{ledger, real, report_file, sandbox, settings, snapshot, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::sys;
@@ -49,8 +49,11 @@ struct Handing {
     done: bool,
 }
 
-/// By a helper, which can be root without anybody's notice.
+/// By a helper, which can be root without anybody's notice. (Not where it would be the init of a pid namespace.)
 fn by_helper(user: u32) -> bool {
+    if snapshot::children_are_elsewhere() != Ok(false) {
+        return false;
+    }
     let mut handing = Handing { user, done: false };
     // SAFETY: `hand` uses no thread-local state and ends itself; what it is to do is here until then.
     let started = unsafe { helper::start(hand, &raw mut handing as usize, Kind::Task) }.is_ok_and(helper::wait);
@@ -73,10 +76,11 @@ fn or(user: u32, now: u32) -> u32 {
     if user == SAME { now } else { user }
 }
 
-/// setuid: the program's. Of root it makes all three.
+/// setuid: the program's. Of root it makes all three, of others the effective one.
 #[unsafe(no_mangle)]
 pub extern "C" fn setuid(user: u32) -> c_int {
-    become_by(|_| [user; 3], || real::setuid(user))
+    let becomes = |[real, now, saved]: [u32; 3]| if now == 0 { [user; 3] } else { [real, user, saved] };
+    become_by(becomes, || real::setuid(user))
 }
 
 /// seteuid: the same.
