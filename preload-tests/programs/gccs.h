@@ -1,5 +1,6 @@
 // Pages as of the collector of GCC's compilers (ggc-page.cc), with their entries and the list of these: 40 pages of four objects.
 #include "test.h"
+#include <signal.h>
 #include <sys/mman.h>
 
 struct page_entry {
@@ -52,9 +53,18 @@ static void collecting(void) {
 }
 // What the list still names behind its end is a block by now that is lost.
 static void end_of_list(void) { list[PAGES] = lost(); }
+// A fault, or a signal that ends the program, may come in the midst of a collection.
+static void on_fault(int signal) { exit(0); }
 int main(int count, char **words) {
     check(count == 2);
     below(make_pages);
+    if (is(words[1], "ended") || is(words[1], "faulted")) {
+        below(objects);
+        scrub();
+        if (is(words[1], "ended")) raise(SIGTERM);
+        signal(SIGSEGV, on_fault);
+        raise(SIGSEGV);
+    }
     if (is(words[1], "objects") || is(words[1], "objects at work")) below(objects);
     if (is(words[1], "objects at work")) scan();
     if (is(words[1], "objects in use")) below(objects_in_use);

@@ -85,6 +85,8 @@ fn dead_objects_of_gccs_collector() {
     assert_eq!(run("gccs.c", "objects at work").stats("direct_blocks"), [0, 1]);
     run("gccs.c", "objects in use").expect_clean();
     run("gccs.c", "collecting").expect_clean();
+    assert_eq!(run("gccs.c", "ended").stats("direct_blocks"), [0]);
+    assert_eq!(run("gccs.c", "faulted").stats("direct_blocks"), [0]);
     run("not_gccs.c", "objects").expect_clean();
     run("gccs.c", "end of the list").expect_leaks(1, 1337);
     run("not_gccs.c", "end of the list").expect_clean();

@@ -107,6 +107,11 @@ fn is_in_place(signal: c_int) -> bool {
     unsafe { real::sigaction(signal, core::ptr::null(), &raw mut now) == 0 && now.handler == ours() }
 }
 
+/// Whether a thread that blocks these signals is in a handler of a fault, or in ours: such a signal is blocked there, and hardly elsewhere.
+pub fn is_in_handler(mask: u64) -> bool {
+    FAULTS.iter().any(|signal| mask >> (signal - 1) & 1 != 0)
+}
+
 unsafe extern "C" fn handle(signal: c_int, info: *const i32, _: *const c_void) {
     const MEMORY_FAILED_ELSEWHERE: i32 = 5;
     trigger::last();

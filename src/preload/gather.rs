@@ -203,7 +203,7 @@ pub unsafe fn roots<S: SizeOf>(
     }
     exclude(&mut excluded, own::data())?;
     facts::devices(mappings, |range| exclude(&mut excluded, range))?;
-    if job.trigger.is_end() {
+    if job.trigger.is_end() && !job.is_amid {
         let mut room = true;
         pools::leave_out_gccs_garbage(marker.blocks, |range| room &= excluded.push(range));
         room.then_some(()).ok_or(MEMORY)?;

@@ -26,7 +26,7 @@ fn is_gcc(search: &Search) -> bool {
 }
 
 /// The parts of the collector's pages that hold nothing, given to `each`; and its list of pages ends in the index of blocks where it ends
-/// for the collector. For a scan at the end: in the midst of the program a collection may be under way.
+/// for the collector. For a scan at the end, which was no signal's: in the midst of the program a collection may be under way.
 pub fn leave_out_gccs_garbage<S: SizeOf>(blocks: &mut Blocks<'_, S>, mut each: impl FnMut(AddrRange)) {
     /// The list grows by doubling, from some hundred entries on.
     const LEAST: usize = 1024;

@@ -14,7 +14,7 @@ use crate::shims::{KEPT_REGISTERS, thread_pointer};
 use crate::state::WANTED;
 use crate::stop::{self, Crew, State};
 use crate::taken_in::TakenIn;
-use crate::{child, clone, fast, glance, regions, tls, userfaultfd};
+use crate::{child, clone, fast, fatal, glance, regions, tls, userfaultfd};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
 use leakscan_engine::AddrRange;
 use leakscan_engine::arena;
@@ -34,6 +34,8 @@ pub struct Caller {
 /// One snapshot in the making, shared with the helper, inherited by the child.
 pub struct Job {
     pub trigger: Trigger,
+    /// A handler of a fault, or of a signal that ends the program, makes the scan: what the program was at may be half done.
+    pub is_amid: bool,
     pub crew: Crew,
     pub caller: Caller,
     pub pid: u32,
@@ -86,14 +88,15 @@ struct Place(core::cell::UnsafeCell<Option<Job>>);
 unsafe impl Sync for Place {}
 static JOB: Place = Place(core::cell::UnsafeCell::new(None));
 
-/// Takes a snapshot and gives its pid; the threads run again. `None` if none could be taken: the ledger says why.
-pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<u32> {
+/// Takes a snapshot and gives its pid; the threads run again. `None` if none could be taken: the ledger says why. This thread had these
+/// registers, and blocked the signals of `mask`.
+pub fn take(trigger: Trigger, registers: &[usize; KEPT_REGISTERS], mask: u64) -> Option<u32> {
     if helper::HANGS.load(Relaxed) {
         fail(child::Step::Clone, Errno::EDEADLK);
         return None;
     }
     let threads = stop::count();
-    let Some(job) = job_for(threads, trigger, registers) else {
+    let Some(job) = job_for(threads, trigger, registers, mask) else {
         no_memory();
         return None;
     };
@@ -173,7 +176,12 @@ pub fn children_are_elsewhere() -> Result<bool, Errno> {
 }
 
 /// The place where all that a scan needs to know is gathered. `None` without memory.
-fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]) -> Option<&'static mut Job> {
+fn job_for(
+    threads: usize,
+    trigger: Trigger,
+    registers: &[usize; KEPT_REGISTERS],
+    mask: u64,
+) -> Option<&'static mut Job> {
     // SAFETY: the caller holds BUSY.
     let job = unsafe { &mut *JOB.0.get() };
     if job.as_ref().is_none_or(|job| threads != 1 && job.crew.room() < threads + 8) {
@@ -181,6 +189,7 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
         let taken_in = job.take().and_then(|before| before.taken_in);
         *job = Some(Job {
             trigger,
+            is_amid: false,
             crew,
             caller: Caller { tid: 0, sp: 0, tls: 0, registers: [0; KEPT_REGISTERS] },
             pid: 0,
@@ -199,6 +208,7 @@ fn job_for(threads: usize, trigger: Trigger, registers: &[usize; KEPT_REGISTERS]
     }
     let job = job.as_mut()?;
     job.trigger = trigger;
+    job.is_amid = fatal::is_in_handler(mask);
     job.crew.clear();
     job.crew.cannot_list = threads != 1 && !stop::proc_is_ours(settings::PID.load(Relaxed));
     job.caller =

@@ -90,7 +90,7 @@ pub fn request(trigger: Trigger) -> bool {
     let mask = block_signals();
     let mut made = false;
     if hold(settings, waits) {
-        made = on_own_stack(|registers| at_work(trigger, waits, registers)).unwrap_or_else(|| {
+        made = on_own_stack(|registers| at_work(trigger, waits, registers, mask)).unwrap_or_else(|| {
             snapshot::no_memory();
             false
         });
@@ -108,7 +108,7 @@ pub fn request(trigger: Trigger) -> bool {
 }
 
 /// What [`request`] does where nobody else is at it.
-fn at_work(trigger: Trigger, waits: bool, registers: &Registers) -> bool {
+fn at_work(trigger: Trigger, waits: bool, registers: &Registers, mask: u64) -> bool {
     reap(waits);
     if CHILD.load(Relaxed) != 0 && trigger == Trigger::Signal {
         // Still at it: not doubled. This one comes behind it, when the child asks for it again; or now, if the child only has to end.
@@ -117,7 +117,7 @@ fn at_work(trigger: Trigger, waits: bool, registers: &Registers) -> bool {
     if CHILD.load(Relaxed) != 0 {
         return false;
     }
-    let made = scan(trigger, registers);
+    let made = scan(trigger, registers, mask);
     if waits {
         reap(true);
         return made && ledger::get().is_some_and(|shared| shared.ledger.failed.load(Relaxed) == 0);
@@ -242,13 +242,13 @@ fn nothing_was_ever_there(settings: &Settings) -> bool {
         && !settings::is_root(settings)
 }
 
-fn scan(trigger: Trigger, registers: &Registers) -> bool {
+fn scan(trigger: Trigger, registers: &Registers, mask: u64) -> bool {
     if ledger::exists()
         && let Some(shared) = ledger::get()
     {
         shared.ledger.pending.store(0, Relaxed);
     }
-    let child = snapshot::take(trigger, registers);
+    let child = snapshot::take(trigger, registers, mask);
     if let Some(child) = child {
         CHILD.store(child, Relaxed);
     }

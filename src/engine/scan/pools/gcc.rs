@@ -35,7 +35,8 @@ impl Page {
         }
         let (start, bytes) = (word(entry + PAGE), word(entry + BYTES));
         // One bit behind those of the objects is set.
-        let objects = (size - BITS) * 8 - 1 - word(entry + size - 8).leading_zeros() as usize;
+        let last = word(entry + size - 8).checked_ilog2()? as usize;
+        let objects = (size - 8 - BITS) * 8 + last;
         let is_page = bytes != 0 && (start | bytes).is_multiple_of(4096) && start.checked_add(bytes).is_some();
         let fields = word(entry + FIELDS);
         (is_page && objects != 0).then(|| Page {
@@ -207,6 +208,15 @@ mod tests {
             heap.words.insert(0x20_0000 + place * 0x100 + FIELDS, 4 << 16);
         }
         assert_eq!(heap.garbage(1000).0, None, "a collection is under way: nothing is marked yet");
+    }
+
+    #[test]
+    fn an_entry_without_the_mark_behind_its_bits_ends_the_list() {
+        let mut heap = Heap::new();
+        heap.full(20);
+        let entry = heap.page(4, &[0]);
+        heap.words.insert(entry + BITS, 0);
+        assert_eq!(heap.garbage(1000), (Some(20 * 8), vec![]));
     }
 
     #[test]
