@@ -230,6 +230,14 @@ fn a_filter_that_is_none() {
 }
 
 /// A child of a fork that another thread made while it asked for such a filter has none: it is watched.
+/// What the one has closed for its own filter the other opened again, whose is refused.
+#[test]
+fn two_filters_at_once_of_which_one_is_refused() {
+    for _ in 0..10 {
+        let _ = program("two_filters.c").run().ok();
+    }
+}
+
 #[test]
 fn forks_beside_a_filter_that_the_kernel_does_not_take() {
     const CHILDREN: usize = 100;

@@ -7,7 +7,7 @@
 
 use crate::{bundled, fatal, helper, real, settings, state, stop, threads, trigger};
 use core::ffi::{c_int, c_long};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::arena;
 use leakscan_engine::seccomp::{Call, Instruction, LONGEST, asks, ends, refuses};
 use leakscan_engine::sys::{self, nr};
@@ -111,6 +111,11 @@ fn close_for<T>(whose: u32, put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> b
     if is_closed() || !is_watched && shares_memory() {
         return put();
     }
+    // (In a handler of a signal that has come to a thread in the midst of this: nothing else.)
+    let Some(_turn) = Turn::take() else { return put() };
+    if is_closed() {
+        return put();
+    }
     trigger::before_filter();
     COMING.store(whose, Relaxed);
     CLOSED.store(true, SeqCst);
@@ -135,6 +140,36 @@ fn close_for<T>(whose: u32, put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> b
         open_again();
     }
     result
+}
+
+/// One thread at a time closes: of two, whose filter is refused would open again what the other has closed for its own.
+struct Turn(());
+
+/// Process and thread that have it; 0: nobody.
+static TURN: AtomicU64 = AtomicU64::new(0);
+
+impl Turn {
+    /// Waits for it, without a system call: the filter that comes may be for all threads. `None`: this thread has it already.
+    fn take() -> Option<Self> {
+        let own = u64::from(sys::getpid()) << 32 | u64::from(sys::gettid());
+        loop {
+            match TURN.compare_exchange(0, own, SeqCst, SeqCst) {
+                Ok(_) => return Some(Self(())),
+                Err(holder) if holder == own => return None,
+                // (Copied in a fork, where there is no such thread.)
+                Err(holder) if holder >> 32 != own >> 32 => {
+                    let _ = TURN.compare_exchange(holder, 0, SeqCst, SeqCst);
+                }
+                Err(_) => core::hint::spin_loop(),
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TURN.store(0, SeqCst);
+    }
 }
 
 /// Whether this process, which is not the one that we watch, has the same memory.

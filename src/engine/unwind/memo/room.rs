@@ -12,8 +12,8 @@ const SETS: usize = 1024;
 const CHECKS: usize = if cfg!(test) { 3 << 10 } else { 3 << 13 };
 /// The largest takes 16 MB.
 const LARGEST: u32 = 2;
-/// All larger ones of a process together.
-const BYTES: usize = 128 << 20;
+/// All larger ones of a process together: a container may have 64 MB, which is not to be seen from inside.
+const BYTES: usize = 24 << 20;
 static GROWN: AtomicUsize = AtomicUsize::new(0);
 
 /// A slice of mapped memory, all zeros at first.
@@ -96,12 +96,20 @@ impl Room {
     /// A larger one in the place of this one, whose memory goes. Gives whether there is.
     pub fn grow(&mut self) -> bool {
         let level = self.level + 1;
-        let bytes = (SETS * size_of::<[Entry; WAYS]>() + CHECKS * size_of::<(Slot, About)>()) << (2 * level);
+        let bytes = |level: u32| match level {
+            0 => 0,
+            _ => (SETS * size_of::<[Entry; WAYS]>() + CHECKS * size_of::<(Slot, About)>()) << (2 * level),
+        };
+        let more = bytes(level) - bytes(self.level);
+        let room = |grown: usize| Some(grown + more).filter(|grown| *grown <= BYTES);
         // (A program that counts its megabytes is to have them.)
-        if level > LARGEST || sys::is_memory_limited() || GROWN.fetch_add(bytes, Relaxed) + bytes > BYTES {
+        if level > LARGEST || sys::is_memory_limited() || GROWN.fetch_update(Relaxed, Relaxed, room).is_err() {
             return false;
         }
-        let Some(larger) = Self::new(level) else { return false };
+        let Some(larger) = Self::new(level) else {
+            GROWN.fetch_sub(more, Relaxed);
+            return false;
+        };
         let Self { entries, checks: Checks { slots, abouts }, .. } = core::mem::replace(self, larger);
         entries.forget();
         slots.forget();

@@ -1,0 +1,45 @@
+// Two threads ask for a filter on system calls at once. One's is refused, the other's ends the program for what we would ask of the kernel. Ends
+// by exit.
+#include "test.h"
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#define ENDS_AT(number)                                                                                                        \
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)
+static struct sock_filter code[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    ENDS_AT(SYS_wait4),
+    ENDS_AT(SYS_prlimit64),
+    ENDS_AT(SYS_getresuid),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+static struct sock_fprog filter = {sizeof code / sizeof *code, code};
+static pthread_barrier_t both, asked;
+
+static void *refused_thread(void *_) {
+    const unsigned UNKNOWN = 0x400000;
+    pthread_barrier_wait(&both);
+    check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, UNKNOWN, &filter) == -1);
+    pthread_barrier_wait(&asked);
+    return _;
+}
+static void *filtered_thread(void *_) {
+    check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    pthread_barrier_wait(&both);
+    check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) == 0);
+    pthread_barrier_wait(&asked);
+    exit(0);
+    return _;
+}
+
+int main(void) {
+    pthread_t threads[2];
+    pthread_barrier_init(&both, 0, 2);
+    pthread_barrier_init(&asked, 0, 2);
+    check(pthread_create(&threads[0], 0, refused_thread, 0) == 0 && pthread_create(&threads[1], 0, filtered_thread, 0) == 0);
+    for (;;) pause();
+}
