@@ -1,4 +1,5 @@
-// One thread asks for a filter that the kernel does not take, again and again, while the other one makes children that lose a block.
+// One thread asks for a filter that the kernel does not take, again and again, while the other one makes children that lose a block. A third
+// keeps a block by its stack, which the children's copy of it still does.
 #include "test.h"
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -23,9 +24,19 @@ static void *asking_thread(void *_) {
     return _;
 }
 
+static int ready[2], never[2];
+static void *keeping_thread(void *_) {
+    void *volatile block = calloc(1, 4242);
+    char byte;
+    check(write(ready[1], "", 1) == 1 && read(never[0], &byte, 1) == 1);
+    return block;
+}
+
 int main(int count, char **words) {
-    check(count == 2);
+    check(count == 2 && pipe(ready) == 0 && pipe(never) == 0);
     pthread_t thread;
+    char byte;
+    check(pthread_create(&thread, 0, keeping_thread, 0) == 0 && read(ready[0], &byte, 1) == 1);
     check(pthread_create(&thread, 0, asking_thread, 0) == 0);
     for (int i = atoi(words[1]); i > 0; i--) {
         int status, child = fork();

@@ -143,9 +143,9 @@ unsafe extern "C" {
 
 /// Takes our cold locks. Registered first, so it runs last before a fork: no handler of the program's runs while we hold them.
 unsafe extern "C" fn before_fork() {
-    if let Some(_inside) = sandbox::enter() {
-        threads::before_fork();
-    }
+    let inside = sandbox::enter();
+    threads::before_fork(inside.is_some());
+    drop(inside);
     tls::before_fork();
     modules::before_fork();
 }

@@ -91,15 +91,24 @@ impl Segments {
         self.headers[..self.count].iter().filter(move |header| header[0] & 0xffff_ffff == kind)
     }
 
+    /// Where it is loaded, and with which rights (`p_flags`).
+    fn loaded(&self) -> impl Iterator<Item = (AddrRange, usize)> {
+        const PT_LOAD: usize = 1;
+        self.of_kind(PT_LOAD).map(|header| {
+            let start = self.bias.wrapping_add(header[2]);
+            (AddrRange::new(start, start.wrapping_add(header[5])), header[0] >> 32)
+        })
+    }
+
     /// Where its writable data lies, .bss included.
     pub fn writable(&self) -> impl Iterator<Item = AddrRange> {
-        const PT_LOAD: usize = 1;
         const PF_W: usize = 2;
-        let loaded = self.of_kind(PT_LOAD).filter(|header| header[0] >> 32 & PF_W != 0);
-        loaded.map(|header| {
-            let start = self.bias.wrapping_add(header[2]);
-            AddrRange::new(start, start.wrapping_add(header[5]))
-        })
+        self.loaded().filter(|(_, flags)| flags & PF_W != 0).map(|(range, _)| range)
+    }
+
+    /// Whether an address lies in it. (There may be holes between its segments.)
+    pub fn contains(&self, addr: usize) -> bool {
+        self.loaded().any(|(range, _)| range.contains(addr))
     }
 
     /// What ld.so makes read-only when it has written its addresses there.

@@ -302,10 +302,11 @@ fn stack(record: &Record) -> Stack {
     }
 }
 
-/// Notes which threads run, for the child, in which glibc has taken their ids from them.
-pub fn before_fork() {
+/// Notes which threads run, for the child, in which glibc has taken their ids from them; where the kernel may not be asked, that all do.
+pub fn before_fork(may_be_asked: bool) {
     for record in all().filter(|record| record.state.load(Relaxed) == STARTED) {
-        record.runs.store(sys::thread_exists(record.tid.load(Relaxed)).into(), Relaxed);
+        let runs = !may_be_asked || sys::thread_exists(record.tid.load(Relaxed));
+        record.runs.store(runs.into(), Relaxed);
     }
 }
 

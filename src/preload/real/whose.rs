@@ -23,7 +23,8 @@ pub fn is_interposed() -> bool {
 
 /// Whether the malloc that is called lies in the program's own file.
 pub fn is_programs_own() -> bool {
-    mapped_file(first(c"malloc") as usize).is_some_and(|file| file.contains(symbols::program()))
+    let program = symbols::files().next().and_then(|program| program.segments());
+    program.is_some_and(|program| program.contains(first(c"malloc") as usize))
 }
 
 /// Without jemalloc nobody is to find its functions, although we have some.
