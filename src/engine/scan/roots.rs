@@ -151,7 +151,8 @@ pub fn plan(
             root(Class::Stack, how(false), Resident::Private)
         } else if mapping.path == b"[heap]" && facts.heap_is_allocators {
             for part in facts.sbrk.iter().filter(|part| part.overlaps(mapping.range)) {
-                each(Root { range: *part, class: Class::Mappings, how: how(false), resident: Resident::Private });
+                let range = AddrRange::new(part.start.max(mapping.range.start), part.end.min(mapping.range.end));
+                each(Root { range, class: Class::Mappings, how: how(false), resident: Resident::Private });
             }
             None
         } else if mapping.is_anonymous() {
@@ -352,6 +353,22 @@ mod tests {
             roots(&[], false, &[]).contains(&(0x20000, 0x40000, Class::Mappings, plain)),
             "a foreign allocator's heap"
         );
+    }
+
+    /// A program may part its heap by mlock or madvise into tens of thousands.
+    #[test]
+    fn what_the_program_has_of_a_heap_in_several_mappings_is_read_once() {
+        let maps = b"20000-24000 rw-p 0 00:00 0 [heap]\n24000-28000 rw-p 0 00:00 0 [heap]\n28000-30000 rw-p 0 00:00 0 [heap]\n";
+        let sbrk = [AddrRange::new(0x22000, 0x29000)];
+        let facts = Facts { excluded: &[], heap_is_allocators: true, sbrk: &sbrk, arenas: &[], ends: &[] };
+        let mut roots = Vec::new();
+        assert!(plan(
+            &maps::list(maps).unwrap(),
+            &facts,
+            |root| roots.push((root.range.start, root.range.end)),
+            |_, _| {}
+        ));
+        assert_eq!(roots, [(0x22000, 0x24000), (0x24000, 0x28000), (0x28000, 0x29000)]);
     }
 
     #[test]
