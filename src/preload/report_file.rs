@@ -200,7 +200,7 @@ pub fn tell(settings: &Settings, step: u32, error: u32) {
         step if step == Step::Memory as u32 => (
             b"a scan could not begin",
             b"",
-            b"; the program goes on without it (RLIMIT_AS, ulimit -v, may be too low for leakscan; quiet=1 silences this)",
+            b"; the program goes on without it (RLIMIT_AS, which is ulimit -v, or vm.max_map_count may be too low for leakscan; quiet=1 silences this)",
         ),
         _ => (
             b"a scan did not finish",
