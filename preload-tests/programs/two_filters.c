@@ -1,12 +1,15 @@
-// Two threads ask for a filter on system calls at once. One's is refused, the other's ends the program for what we would ask of the kernel. Ends
-// by exit.
+// Two threads ask for a filter on system calls. One's is refused, or a handler jumps out of its call (`jump`); the other's ends the program for what
+// we would ask of the kernel. Ends by exit.
 #include "test.h"
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 
 #define ENDS_AT(number)                                                                                                        \
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)
@@ -36,8 +39,29 @@ static void *filtered_thread(void *_) {
     return _;
 }
 
-int main(void) {
+static sigjmp_buf back;
+static void jump(int signal) { siglongjmp(back, 1); }
+static void *later_thread(void *_) {
+    check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) == 0);
+    return _;
+}
+static void jump_out(void) {
+    signal(SIGALRM, jump);
+    struct itimerval soon = {.it_value.tv_usec = 200};
+    if (sigsetjmp(back, 1) == 0) {
+        check(setitimer(ITIMER_REAL, &soon, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+        for (;;) pause();
+    }
+}
+
+int main(int count, char **words) {
     pthread_t threads[2];
+    if (count > 1) {
+        check(is(words[1], "jump") && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+        jump_out();
+        check(pthread_create(&threads[0], 0, later_thread, 0) == 0 && pthread_join(threads[0], 0) == 0);
+        exit(0);
+    }
     pthread_barrier_init(&both, 0, 2);
     pthread_barrier_init(&asked, 0, 2);
     check(pthread_create(&threads[0], 0, refused_thread, 0) == 0 && pthread_create(&threads[1], 0, filtered_thread, 0) == 0);

@@ -238,6 +238,14 @@ fn two_filters_at_once_of_which_one_is_refused() {
     }
 }
 
+/// The scan before it takes long enough for the signal to come to it.
+#[test]
+fn a_filter_after_one_whose_call_a_handler_has_jumped_out_of() {
+    for _ in 0..3 {
+        let _ = program("two_filters.c").arg("jump").run().ok();
+    }
+}
+
 #[test]
 fn forks_beside_a_filter_that_the_kernel_does_not_take() {
     const CHILDREN: usize = 100;

@@ -98,12 +98,27 @@ pub fn run(job: &mut Job) -> ! {
 }
 
 /// Whether the program has come out of the stop. One that was killed in it may have lost threads before the copy was made, and what these knew
-/// is no leak.
+/// is no leak. One that is suspended, or does not come to it for long, was not killed.
 fn program_went_on(job: &Job, ledger: &ledger::Ledger) -> bool {
-    while ledger.went_on.load(Acquire) == 0 && sys::getppid() == job.pid {
+    const LOOK_NS: u64 = 20_000_000;
+    const LONG_NS: u64 = 5_000_000_000;
+    let begun = sys::clock_ns(sys::CLOCK_MONOTONIC);
+    let mut looked = begun;
+    while ledger.went_on.load(Acquire) == 0 {
+        if sys::getppid() != job.pid {
+            return ledger.went_on.load(Acquire) != 0;
+        }
         sys::sleep_ns(200_000);
+        let now = sys::clock_ns(sys::CLOCK_MONOTONIC);
+        if now - looked > LOOK_NS {
+            looked = now;
+            let first = stop::first_thread_of(job.known_as);
+            if first.is_some_and(|first| first.is_suspended || !first.is_exiting && now - begun > LONG_NS) {
+                return true;
+            }
+        }
     }
-    ledger.went_on.load(Acquire) != 0
+    true
 }
 
 /// The program's number in /proc, whose child this is.
@@ -305,7 +320,7 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     // SAFETY: the roots are this process's own memory still.
     let disguised = unsafe {
         let offsets = Offsets::find();
-        marker.disguised(move |word| unmangled(word, secret), move |cell| offsets.may_be_in(cell))
+        marker.disguised(move |word| unmangled(word, secret), move |cell| offsets.are_in(cell))
     };
     audit.after(&mut marker, "pointers in disguise");
     marker.hold_the_rest();

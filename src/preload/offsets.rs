@@ -17,12 +17,11 @@ impl Offsets {
         Self(known.and_then(real::mapped_file).unwrap_or_default())
     }
 
-    /// Whether a block may hold such: one that was made there, or nobody knows where (samples).
-    pub fn may_be_in(self, cell: Cell) -> bool {
-        !self.0.is_empty()
-            && cell.stack().is_none_or(|stack| {
-                let maker = TRACKER.depot.frames(stack).iter().next().and_then(|id| UNWINDER.frames.get(id));
-                maker.is_none_or(|maker| self.0.contains(maker.address()))
-            })
+    /// Whether a block holds such: one that was made there. (Of a block without a stack nobody knows; in others small numbers would be distances to
+    /// the blocks behind.)
+    pub fn are_in(self, cell: Cell) -> bool {
+        let stack = cell.stack().filter(|_| !self.0.is_empty());
+        let maker = stack.and_then(|stack| UNWINDER.frames.get(TRACKER.depot.frames(stack).iter().next()?));
+        maker.is_some_and(|maker| self.0.contains(maker.address()))
     }
 }

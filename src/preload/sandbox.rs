@@ -7,7 +7,7 @@
 
 use crate::{bundled, fatal, helper, real, settings, state, stop, threads, trigger};
 use core::ffi::{c_int, c_long};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use leakscan_engine::arena;
 use leakscan_engine::seccomp::{Call, Instruction, LONGEST, asks, ends, refuses};
 use leakscan_engine::sys::{self, nr};
@@ -41,12 +41,17 @@ impl Drop for Inside {
 /// In the child of a fork there is one thread, which is not. Nor has it a filter that another thread was about to put on itself.
 pub fn forked() {
     INSIDE.store(0, Relaxed);
-    if COMING.load(Relaxed) == FOR_ONE {
+    ASKING.store(0, Relaxed);
+    if COMING.load(Relaxed) == FOR_ONE && !ON.load(Relaxed) {
         open_again();
     }
 }
 
-/// A thread is about to put on a filter: for itself, or for all.
+/// How many threads are about to put on a filter.
+static ASKING: AtomicU32 = AtomicU32::new(0);
+/// One is on.
+static ON: AtomicBool = AtomicBool::new(false);
+/// They do it each for itself, or one for all.
 static COMING: AtomicU32 = AtomicU32::new(0);
 const FOR_ONE: u32 = 1;
 const FOR_ALL: u32 = 2;
@@ -108,17 +113,16 @@ fn closes_by_prctl(mode: usize, filter: usize) -> bool {
 /// Puts on a filter by `put`, which has been put on if `is_on` says so. (In a child of vfork, whose memory is its parent's, nothing else.)
 fn close_for<T>(whose: u32, put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> bool) -> T {
     let is_watched = settings::PID.load(Relaxed) == sys::getpid();
-    if is_closed() || !is_watched && shares_memory() {
-        return put();
-    }
-    // (In a handler of a signal that has come to a thread in the midst of this: nothing else.)
-    let Some(_turn) = Turn::take() else { return put() };
-    if is_closed() {
+    if ON.load(SeqCst) || !is_watched && shares_memory() {
         return put();
     }
     trigger::before_filter();
-    COMING.store(whose, Relaxed);
-    CLOSED.store(true, SeqCst);
+    let mask = trigger::block_signals();
+    turn(|| {
+        ASKING.fetch_add(1, SeqCst);
+        COMING.fetch_max(whose, SeqCst);
+        CLOSED.store(true, SeqCst);
+    });
     // (In a child by a bare system call there is one thread, and memory as that system call has found it.)
     if is_watched {
         wait_for_others();
@@ -126,50 +130,43 @@ fn close_for<T>(whose: u32, put: impl FnOnce() -> T, is_on: impl FnOnce(&T) -> b
     }
     bundled::begin_below();
     // What ends the program from here on is not to come to us first, nor what still waits for a thread that blocks it.
-    WATCHED.store(fatal::leave(), Relaxed);
+    WATCHED.fetch_or(fatal::leave(), SeqCst);
     stop::signal::forget_waiting();
     // (Before it: it may be for all threads.)
     arena::close(true);
+    trigger::restore_signals(mask);
     let result = put();
     if is_on(&result) {
-        COMING.store(0, Relaxed);
+        ON.store(true, SeqCst);
         state::close();
         // What the program becomes, or starts, has the filter, too.
         settings::leave_environment_late();
-    } else {
-        open_again();
+        return result;
+    }
+    // None of this thread's. What another one has closed for its own stays closed; so does all where a handler has jumped out of the call.
+    if !ON.load(SeqCst) {
+        let mask = trigger::block_signals();
+        turn(|| {
+            if ASKING.fetch_sub(1, SeqCst) == 1 && !ON.load(SeqCst) {
+                open_again();
+            }
+        });
+        trigger::restore_signals(mask);
     }
     result
 }
 
-/// One thread at a time closes: of two, whose filter is refused would open again what the other has closed for its own.
-struct Turn(());
-
-/// Process and thread that have it; 0: nobody.
-static TURN: AtomicU64 = AtomicU64::new(0);
-
-impl Turn {
-    /// Waits for it, without a system call: the filter that comes may be for all threads. `None`: this thread has it already.
-    fn take() -> Option<Self> {
-        let own = u64::from(sys::getpid()) << 32 | u64::from(sys::gettid());
-        loop {
-            match TURN.compare_exchange(0, own, SeqCst, SeqCst) {
-                Ok(_) => return Some(Self(())),
-                Err(holder) if holder == own => return None,
-                // (Copied in a fork, where there is no such thread.)
-                Err(holder) if holder >> 32 != own >> 32 => {
-                    let _ = TURN.compare_exchange(holder, 0, SeqCst, SeqCst);
-                }
-                Err(_) => core::hint::spin_loop(),
-            }
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        TURN.store(0, SeqCst);
-    }
+/// Does something short that no other thread does meanwhile. With all signals blocked; waits without a system call, as a filter may be for all
+/// threads; not for ever, as in a copy of the process there may be nobody who ends it.
+fn turn(task: impl FnOnce()) {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    const TRIES: u32 = 1 << 24;
+    let _ = (0..TRIES).any(|_| {
+        core::hint::spin_loop();
+        !TAKEN.swap(true, SeqCst)
+    });
+    task();
+    TAKEN.store(false, SeqCst);
 }
 
 /// Whether this process, which is not the one that we watch, has the same memory.

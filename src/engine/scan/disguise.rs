@@ -14,7 +14,7 @@ const UPPER_OFF: usize = (1 << 48) - 1;
 pub struct Search<'m, 'a, S: SizeOf, P, O> {
     blocks: &'m Blocks<'a, S>,
     sieve: Sieve,
-    tables: Tables,
+    tables: &'m Tables,
     plain: P,
     holds_offsets: O,
     /// Blocks that were found, some more than once.
@@ -25,21 +25,21 @@ pub struct Search<'m, 'a, S: SizeOf, P, O> {
 
 /// Tables that double: their parts hold the items n to 2n - 1, 2n to 4n - 1, ..., and each is known by the address that item 0 would have, as
 /// many bytes before the part as it is long (SWI-Prolog's). An allocator without headers has another block of that length there as often as
-/// not, so that only two parts in a row, known by two words in a row, are taken for a table.
-struct Tables {
+/// not: two parts, known by two words in a row, are taken for a table if neither word points to a block, and three if one does not.
+pub struct Tables {
     /// Where item 0 of each unreached block may lie, and how long the block is; sorted.
     parts: List<(usize, usize)>,
     low: usize,
     span: usize,
     /// The list could not grow.
-    starved: bool,
+    pub starved: bool,
 }
 
 impl Tables {
     /// More blocks of a length are no parts, since a table has one: they would be looked up for each word of the heap.
     const MOST: usize = 64;
 
-    fn new<S: SizeOf>(blocks: &Blocks<'_, S>) -> Self {
+    pub fn new<S: SizeOf>(blocks: &Blocks<'_, S>) -> Self {
         let (mut all, mut parts) = (List::new(), List::new());
         let mut starved = false;
         for block in blocks.unmarked() {
@@ -77,18 +77,31 @@ impl Tables {
 
 impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> bool> Search<'m, 'a, S, P, O> {
     /// For the blocks that are not reached yet, from the `first` to the `last`.
-    pub fn new(blocks: &'m Blocks<'a, S>, first: usize, last: usize, plain: P, holds_offsets: O) -> Self {
-        let tables = Tables::new(blocks);
-        let starved = tables.starved;
+    pub fn new(
+        blocks: &'m Blocks<'a, S>,
+        first: usize,
+        last: usize,
+        tables: &'m Tables,
+        plain: P,
+        holds_offsets: O,
+    ) -> Self {
         // From the word before the first on, for what points there.
-        Self { blocks, sieve: Sieve::new(first - 16, last), tables, plain, holds_offsets, hits: List::new(), starved }
+        Self {
+            blocks,
+            sieve: Sieve::new(first - 16, last),
+            tables,
+            plain,
+            holds_offsets,
+            hits: List::new(),
+            starved: false,
+        }
     }
 
     /// # Safety
     /// The range can be read.
     pub unsafe fn read(&mut self, range: AddrRange) {
         let mut at = range.start.next_multiple_of(8);
-        let mut before = 0;
+        let mut before = [0; 2];
         while at + WINDOW <= range.end {
             // SAFETY: within the range.
             let (any, words) =
@@ -99,10 +112,10 @@ impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> bool> Search<'m, '
             if any || words.iter().any(is_other) {
                 // SAFETY: as above.
                 unsafe { self.window(at) };
-                self.pair(before, words[0]);
-                self.pair(words[0], words[1]);
+                self.row([before[0], before[1], words[0]]);
+                self.row([before[1], words[0], words[1]]);
             }
-            before = words[1];
+            before = words;
             at += 16;
         }
         for position in at..range.end.saturating_sub(7) {
@@ -111,8 +124,8 @@ impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> bool> Search<'m, '
             self.word(word);
             if position.is_multiple_of(8) {
                 self.masked(word);
-                self.pair(before, word);
-                before = word;
+                self.row([before[0], before[1], word]);
+                before = [before[1], word];
             }
         }
     }
@@ -164,24 +177,33 @@ impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> bool> Search<'m, '
         }
     }
 
-    /// Two words in a row: see [`Tables`].
+    /// Words in a row: see [`Tables`].
     #[inline(always)]
-    fn pair(&mut self, lower: usize, upper: usize) {
-        if self.tables.spans(lower) {
-            self.parts(lower, upper, |length| length * 2);
-        }
-        if self.tables.spans(upper) {
-            self.parts(upper, lower, |length| length / 2);
+    fn row(&mut self, words: [usize; 3]) {
+        if words.iter().any(|word| self.tables.spans(*word)) {
+            self.parts(&words, 1);
+            self.parts(&words[1..], 2);
         }
     }
 
-    /// The word is where a table's item 0 would be, if the one beside it is so of a part of that other length.
+    /// Each of the words may be where a table's item 0 would be, if the others are so of parts in proportion, and `enough` of them point to no block.
     #[cold]
-    fn parts(&mut self, word: usize, beside: usize, other: impl Fn(usize) -> usize) {
-        for length in self.tables.lengths(word) {
-            let part = beside.wrapping_add(other(length));
-            if self.blocks.is_start(part) && self.blocks.requested(part) == other(length) {
-                self.starved |= !self.hits.push(word.wrapping_add(length));
+    fn parts(&mut self, words: &[usize], enough: usize) {
+        if words.iter().filter(|word| !self.blocks.is_start(**word)).count() < enough {
+            return;
+        }
+        for (at, word) in words.iter().enumerate() {
+            for length in self.tables.lengths(*word) {
+                let length_of = |place: usize| length >> at << place;
+                let is_part = |(place, word): (usize, &usize)| {
+                    let part = word.wrapping_add(length_of(place));
+                    length_of(place) != 0
+                        && self.blocks.is_start(part)
+                        && self.blocks.requested(part) == length_of(place)
+                };
+                if length_of(at) == length && words.iter().enumerate().all(is_part) {
+                    self.hit(word.wrapping_add(length));
+                }
             }
         }
     }

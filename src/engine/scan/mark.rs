@@ -8,7 +8,7 @@
 #![allow(unsafe_code)] // reads root ranges and blocks
 
 use super::blocks::{Blocks, Place, SizeOf};
-use super::disguise::Search;
+use super::disguise::{Search, Tables};
 use super::sieve::Band;
 use crate::AddrRange;
 use crate::arena::List;
@@ -177,10 +177,13 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
         self.held.sort_unstable();
         self.fresh = Some(List::new());
         let mut all = true;
+        let tables = Tables::new(self.blocks);
+        self.starved |= tables.starved;
         loop {
             let mut unreached = self.blocks.unmarked();
             let Some(first) = unreached.next() else { break };
-            let mut search = Search::new(self.blocks, first, unreached.last().unwrap_or(first), plain, holds_offsets);
+            let mut search =
+                Search::new(self.blocks, first, unreached.last().unwrap_or(first), &tables, plain, holds_offsets);
             let fresh = self.fresh.take().unwrap_or_default();
             if all {
                 for &range in self.ranges.iter() {

@@ -219,6 +219,25 @@ pub fn waits_undisturbed(pid: u32, tid: u32) -> bool {
     stat.is_ok_and(|stat| state_in(stat) == Some(b'D'))
 }
 
+/// How a process's first thread is. `None`: nobody tells.
+pub fn first_thread_of(pid: u32) -> Option<FirstThread> {
+    const EXITING: u64 = 4;
+    let (mut path, mut buffer) = ([0u8; 64], [0u8; 512]);
+    let stat = sys::read_file(task_path(&mut path, pid, pid, b"stat"), &mut buffer).ok()?;
+    let state = state_in(stat)?;
+    // Behind the state stand five numbers, and then its flags.
+    let behind = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at..))?;
+    let flags = behind.split(|&byte| byte == b' ').nth(7).and_then(|digits| core::str::from_utf8(digits).ok());
+    let is_exiting = flags?.parse().map_or(true, |flags: u64| flags & EXITING != 0);
+    Some(FirstThread { is_suspended: matches!(state, b'T' | b't'), is_exiting })
+}
+
+pub struct FirstThread {
+    /// By a signal, or by who traces it: so are all.
+    pub is_suspended: bool,
+    pub is_exiting: bool,
+}
+
 /// `tid (name) S ...`: the name may hold anything but ends at the last parenthesis.
 fn state_in(stat: &[u8]) -> Option<u8> {
     stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2)).copied()
