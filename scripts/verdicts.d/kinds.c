@@ -29,12 +29,16 @@ static void shifted(void) {
     if (!lost) global = (void *)(~hidden << 3);
     hidden = 0;
 }
-// Parts of 512, 1,024, 2,048 and 4,096 bytes, each known by its items' distance from the first of all.
-static Slot parts[4];
+// Parts of 512, 1,024, 2,048 and 4,096 bytes, each known by where the first item of all would be; but for the last by a plain pointer, too.
+static Slot parts[4], plain[3];
 static NOINLINE void make_parts(void) {
-    for (int part = 0; part < 4; part++) parts[part] = (char *)calloc(1, 512ul << part) - (512ul << part);
+    for (int part = 0; part < 4; part++) {
+        char *block = calloc(1, 512ul << part);
+        parts[part] = block - (512ul << part);
+        if (part < 3) plain[part] = block;
+    }
 }
-static void table(void) {
+static void doubling_table(void) {
     below(make_parts);
     if (lost) parts[3] = 0;
 }
@@ -190,7 +194,7 @@ static const struct choice kinds[] = {
     {"high_tag", high_tag},
     {"shifted", shifted},
     {"packed", in_packed},
-    {"table", table},
+    {"doubling_table", doubling_table},
     {"xor_list", xor_list},
     {"compressed", compressed},
     {"mangled", mangled},
