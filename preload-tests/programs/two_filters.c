@@ -1,5 +1,5 @@
 // Two threads ask for a filter on system calls. One's is refused, or a handler jumps out of its call (`jump`); the other's ends the program for what
-// we would ask of the kernel. Ends by exit.
+// we would ask of the kernel. Ends by exit. With `twice` one thread puts on one that ends it for rt_sigprocmask, too, and then the same again.
 #include "test.h"
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -21,6 +21,14 @@ static struct sock_filter code[] = {
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 };
 static struct sock_fprog filter = {sizeof code / sizeof *code, code};
+// The same, and for what we look at a filter by.
+static struct sock_filter closer[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    ENDS_AT(SYS_wait4),
+    ENDS_AT(SYS_rt_sigprocmask),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+static struct sock_fprog closer_filter = {sizeof closer / sizeof *closer, closer};
 static pthread_barrier_t both, asked;
 
 static void *refused_thread(void *_) {
@@ -56,6 +64,11 @@ static void jump_out(void) {
 
 int main(int count, char **words) {
     pthread_t threads[2];
+    if (count > 1 && is(words[1], "twice")) {
+        check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+        for (int i = 0; i < 2; i++) check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &closer_filter) == 0);
+        exit(0);
+    }
     if (count > 1) {
         check(is(words[1], "jump") && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
         jump_out();

@@ -238,6 +238,11 @@ fn two_filters_at_once_of_which_one_is_refused() {
     }
 }
 
+#[test]
+fn a_second_filter_behind_one_that_would_end_who_looks_at_it() {
+    let _ = program("two_filters.c").arg("twice").run_as_bare().ok();
+}
+
 /// The scan before it takes long enough for the signal to come to it.
 #[test]
 fn a_filter_after_one_whose_call_a_handler_has_jumped_out_of() {

@@ -179,8 +179,11 @@ fn shares_memory() -> bool {
     compared.map_or_else(|_| stop::waits_undisturbed(watched, threads::own_tid()), |order| order == 0)
 }
 
-/// Of `struct sock_fprog`, whose first word is the number of instructions.
+/// Of `struct sock_fprog`, whose first word is the number of instructions. (Where one is on it might end who looks.)
 fn closes(program: usize) -> bool {
+    if ON.load(SeqCst) {
+        return false;
+    }
     let Some([len, start]) = sys::peek(program) else { return false };
     let len = len & 0xffff;
     if len > LONGEST || !start.is_multiple_of(align_of::<Instruction>()) {
