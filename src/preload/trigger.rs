@@ -77,9 +77,22 @@ fn collect() {
     restore_signals(mask);
 }
 
+/// Clears the stack where our own frames will lie, which are above the stack pointer of the scan: what the program has left there is no root.
+#[inline(never)]
+fn clear_room() {
+    let mut room = [0u64; 64];
+    core::hint::black_box(&mut room);
+}
+
 /// Scans now. At the program's end and for its own call this waits until the report is written; otherwise it returns when the
 /// threads go on. Gives whether a scan was made.
 pub fn request(trigger: Trigger) -> bool {
+    clear_room();
+    request_in_clear_room(trigger)
+}
+
+#[inline(never)]
+fn request_in_clear_room(trigger: Trigger) -> bool {
     let (Some(settings), Some(_inside)) = (settings::get(), sandbox::enter()) else { return false };
     // The child of a vfork, or of a clone that shares our memory, is not the process that we watch.
     if settings::PID.load(Relaxed) != sys::getpid() || LAST.load(Relaxed) {
