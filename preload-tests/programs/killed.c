@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 
 enum { CHILDREN = 600 };
 static int up[2], never[2];
@@ -13,11 +12,6 @@ static void *waiting_thread(void *_) {
     char byte;
     check(read(never[0], &byte, 1) == 1);
     return _;
-}
-static long nanoseconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000l + now.tv_nsec;
 }
 
 int main(void) {
@@ -32,8 +26,7 @@ int main(void) {
             for (;;) LEAKSCAN_SCAN();
         }
         check(child > 0 && read(up[0], &byte, 1) == 1);
-        for (long start = nanoseconds(), wait = i * 7919 % 3000 * 1000l; nanoseconds() - start < wait;) {
-        }
+        spin(i * 7919 % 3000 * 1000l);
         check(kill(child, SIGKILL) == 0 && waitpid(child, 0, 0) == child);
     }
     close(held[1]);

@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 
 enum { CHILDREN = 60, THREADS = 60 };
 static int up[2], never[2];
@@ -14,11 +13,6 @@ static void *keeping_thread(void *_) {
     char byte;
     check(write(up[1], "", 1) == 1 && read(never[0], &byte, 1) == 1);
     return block;
-}
-static long nanoseconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000l + now.tv_nsec;
 }
 
 int main(void) {
@@ -36,8 +30,7 @@ int main(void) {
             exit(0);
         }
         check(child > 0 && read(ends[0], &byte, 1) == 1);
-        for (long start = nanoseconds(), wait = i * 7919 % 8000 * 1000l; nanoseconds() - start < wait;) {
-        }
+        spin(i * 7919 % 8000 * 1000l);
         check(kill(child, SIGKILL) == 0 && waitpid(child, 0, 0) == child);
     }
     say("done");

@@ -3,6 +3,7 @@
 #include "leakscan.h"
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NOINLINE __attribute__((noinline, noclone))
@@ -38,6 +39,14 @@ static NOINLINE __attribute__((unused)) void deeply(void (*function)(void)) {
 static __attribute__((unused)) void below(void (*function)(void)) {
     deeply(function);
     scrub();
+}
+
+// Goes on for so long, without a system call in between.
+static __attribute__((unused)) void spin(long nanoseconds) {
+    struct timespec now, begin;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    do clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - begin.tv_sec) * 1000000000l + now.tv_nsec - begin.tv_nsec < nanoseconds);
 }
 
 // Scans now, with nothing of the caller's past in the way.

@@ -163,6 +163,15 @@ fn a_folder_that_may_not_be_written() {
     refused(closed, "permission denied");
 }
 
+/// What we say there, that no report can be written, was the end of the program.
+#[test]
+fn stderr_that_nobody_can_be_told_by() {
+    for what in [&["pipe"][..], &["file"], &["pipe", "handled"], &["file", "handled"]] {
+        let outcome = program("deaf.c").args(what).options("log_path=/nonexistent/report").run();
+        assert_eq!(outcome.ok().files().len(), 0, "{outcome:?}");
+    }
+}
+
 #[test]
 fn a_device_that_is_full() {
     if !is_root() {

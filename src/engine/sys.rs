@@ -37,7 +37,9 @@ impl Errno {
     pub const ENOTDIR: Self = Self(20);
     pub const EINVAL: Self = Self(22);
     pub const EMFILE: Self = Self(24);
+    pub const EFBIG: Self = Self(27);
     pub const ENOSPC: Self = Self(28);
+    pub const EPIPE: Self = Self(32);
     pub const EDEADLK: Self = Self(35);
     pub const ELOOP: Self = Self(40);
     pub const ETIMEDOUT: Self = Self(110);
@@ -325,7 +327,7 @@ pub fn most_descriptors() -> usize {
     limits(RLIMIT_NOFILE).map_or(AT_MOST, |[soft, _]| soft.min(AT_MOST))
 }
 
-/// The program's standard error. Never closed by us; a failed write is nobody's concern.
+/// The program's standard error. Never closed by us; a failed write is nobody's concern, nor is the signal that comes with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr;
 
@@ -342,8 +344,30 @@ impl Stderr {
         self.write(&line[..used]);
     }
     pub fn write(self, text: &[u8]) {
-        // SAFETY: the kernel only reads the text.
-        let _ = unsafe { call(nr::WRITE, [2, text.as_ptr() as usize, text.len(), 0, 0, 0]) };
+        const SIGPIPE: u64 = 1 << 12;
+        const SIGXFSZ: u64 = 1 << 24;
+        let (blocked, mut mask, mut waiting) = (SIGPIPE | SIGXFSZ, 0u64, 0u64);
+        let masks = [&raw const blocked as usize, &raw mut mask as usize, &raw mut waiting as usize];
+        // SAFETY: SIG_BLOCK (0): the kernel reads the one mask, of 8 bytes, and writes the others; and it reads the text.
+        let written = unsafe {
+            let _ = call(nr::RT_SIGPROCMASK, [0, masks[0], masks[1], 8, 0, 0]);
+            let _ = call(nr::RT_SIGPENDING, [masks[2], 8, 0, 0, 0, 0]);
+            call(nr::WRITE, [2, text.as_ptr() as usize, text.len(), 0, 0, 0])
+        };
+        // Nobody reads the pipe, or the file may not grow (of RLIMIT_FSIZE): this thread has the signal that would tell the program so.
+        let came = match written {
+            Err(Errno::EPIPE) => SIGPIPE & !waiting,
+            Err(Errno::EFBIG) => SIGXFSZ & !waiting,
+            _ => 0,
+        };
+        let at_once = [0usize; 2];
+        // SAFETY: the kernel reads a mask of 8 bytes and a time; SIG_SETMASK (2) as above.
+        unsafe {
+            if came != 0 {
+                let _ = call(nr::RT_SIGTIMEDWAIT, [&raw const came as usize, 0, at_once.as_ptr() as usize, 8, 0, 0]);
+            }
+            let _ = call(nr::RT_SIGPROCMASK, [2, masks[1], 0, 8, 0, 0]);
+        }
     }
     pub fn write_decimal(self, value: u64) {
         self.write(decimal(value, &mut [0; 20]));

@@ -83,10 +83,10 @@ pub fn load() {
         return;
     }
     for (slot, theirs, ours) in [
-        (&real::MALLOC, &MALLOC, malloc as *const () as usize),
-        (&real::CALLOC, &CALLOC, calloc as *const () as usize),
-        (&real::REALLOC, &REALLOC, realloc as *const () as usize),
-        (&real::FREE, &FREE, free as *const () as usize),
+        (&real::MALLOC, &MALLOC, heaps_malloc as *const () as usize),
+        (&real::CALLOC, &CALLOC, heaps_calloc as *const () as usize),
+        (&real::REALLOC, &REALLOC, heaps_realloc as *const () as usize),
+        (&real::FREE, &FREE, heaps_free as *const () as usize),
         (&real::MALLOC_USABLE_SIZE, &USABLE_SIZE, usable_size as *const () as usize),
     ] {
         theirs.store(slot.load(Relaxed), Relaxed);
@@ -158,11 +158,11 @@ pub fn free_in(thread: &Thread, addr: usize) {
     }
 }
 
-extern "C" fn malloc(size: usize) -> usize {
+extern "C" fn heaps_malloc(size: usize) -> usize {
     tls::current().map_or_else(|| malloc_below(size), |thread| malloc_in(thread, size)).0
 }
 
-extern "C" fn calloc(count: usize, size: usize) -> usize {
+extern "C" fn heaps_calloc(count: usize, size: usize) -> usize {
     match (tls::current(), count.checked_mul(size)) {
         (Some(thread), Some(total)) => calloc_in(thread, total),
         _ => calloc_below(count, size),
@@ -170,7 +170,7 @@ extern "C" fn calloc(count: usize, size: usize) -> usize {
     .0
 }
 
-extern "C" fn free(addr: usize) {
+extern "C" fn heaps_free(addr: usize) {
     match tls::current() {
         Some(thread) => free_in(thread, addr),
         None if HEAP.give_at_once(addr) => {}
@@ -183,22 +183,22 @@ extern "C" fn usable_size(addr: usize) -> usize {
 }
 
 /// As glibc's, which frees what is to have no bytes. A block that is to be less than half of what it is, moves, too, if there are smaller ones.
-extern "C" fn realloc(old: usize, size: usize) -> usize {
+extern "C" fn heaps_realloc(old: usize, size: usize) -> usize {
     let Some(usable) = HEAP.usable(old) else {
-        return if old == 0 { malloc(size) } else { call!(REALLOC, fn(old: usize, size: usize) -> usize) };
+        return if old == 0 { heaps_malloc(size) } else { call!(REALLOC, fn(old: usize, size: usize) -> usize) };
     };
     if size == 0 {
-        free(old);
+        heaps_free(old);
         return 0;
     }
     if size <= usable && (size > usable / 2 || usable == SMALLEST) {
         return old;
     }
-    let new = malloc(size);
+    let new = heaps_malloc(size);
     if new != 0 {
         // SAFETY: both blocks are as long, and the new one is nobody else's yet.
         unsafe { core::ptr::copy_nonoverlapping(old as *const u8, new as *mut u8, size.min(usable)) };
-        free(old);
+        heaps_free(old);
     }
     new
 }

@@ -2,6 +2,8 @@
 //! stack, or under sampling one that gets none, and the end of a block by the family that made it. Whatever is out of the ordinary
 //! goes on in [`crate::interpose`].
 //!
+//! (Nothing here has a C function's own name: a debugger would call it for that.)
+//!
 //! Measured by `scripts/check-hot-path`, which also holds the bounds.
 #![allow(unsafe_code)] // takes the thread's word for its block, and the map's root for made
 
@@ -29,9 +31,9 @@ const SAMPLED_FOREIGN: u8 = SAMPLED | FOREIGN;
 const SAMPLED_BUNDLED: u8 = SAMPLED | BUNDLED;
 
 /// Where the entries go (src/preload/shims): functions of the types [`Malloc`], [`Calloc`], [`Free`] and [`Delete`].
-pub static MALLOC: AtomicPtr<()> = AtomicPtr::new(interpose::malloc as Malloc as *mut ());
-pub static CALLOC: AtomicPtr<()> = AtomicPtr::new(interpose::calloc as Calloc as *mut ());
-pub static FREE: AtomicPtr<()> = AtomicPtr::new(interpose::free as Free as *mut ());
+pub static MALLOC: AtomicPtr<()> = AtomicPtr::new(interpose::on_malloc as Malloc as *mut ());
+pub static CALLOC: AtomicPtr<()> = AtomicPtr::new(interpose::on_calloc as Calloc as *mut ());
+pub static FREE: AtomicPtr<()> = AtomicPtr::new(interpose::on_free as Free as *mut ());
 pub static DELETE: AtomicPtr<()> = AtomicPtr::new(interpose::delete as Delete as *mut ());
 /// Operator new and delete go to [`MALLOC`] and [`DELETE`], past the C++ runtime.
 pub static DIRECT: AtomicBool = AtomicBool::new(false);
@@ -51,10 +53,10 @@ pub fn open() {
     let bundled = bundled::in_place();
     if state::FORGET.load(Relaxed) == 0 && !contexts::exist() {
         let free: Free = match (direct, bundled) {
-            (true, false) => free::<false, false>,
-            (true, true) => free::<false, true>,
-            (false, false) => free::<true, false>,
-            (false, true) => free::<true, true>,
+            (true, false) => short_free::<false, false>,
+            (true, true) => short_free::<false, true>,
+            (false, false) => short_free::<true, false>,
+            (false, true) => short_free::<true, true>,
         };
         let delete: Delete = if bundled { delete::<true> } else { delete::<false> };
         FREE.store(free as *mut (), Relaxed);
@@ -65,12 +67,12 @@ pub fn open() {
     let cannot_tell_sizes = foreign && real::MALLOC_USABLE_SIZE.load(Relaxed) == 0;
     if !state::ZERO.load(Relaxed) && !cannot_tell_sizes {
         let (malloc, calloc): (Malloc, Calloc) = match (state::SAMPLE.load(Relaxed) == 0, foreign, bundled) {
-            (true, false, false) => (malloc::<EVERY>, calloc::<EVERY>),
-            (true, false, true) => (malloc::<EVERY_BUNDLED>, calloc::<EVERY_BUNDLED>),
-            (true, true, _) => (malloc::<EVERY_FOREIGN>, calloc::<EVERY_FOREIGN>),
-            (false, false, false) => (malloc::<SAMPLED>, calloc::<SAMPLED>),
-            (false, false, true) => (malloc::<SAMPLED_BUNDLED>, calloc::<SAMPLED_BUNDLED>),
-            (false, true, _) => (malloc::<SAMPLED_FOREIGN>, calloc::<SAMPLED_FOREIGN>),
+            (true, false, false) => (short_malloc::<EVERY>, short_calloc::<EVERY>),
+            (true, false, true) => (short_malloc::<EVERY_BUNDLED>, short_calloc::<EVERY_BUNDLED>),
+            (true, true, _) => (short_malloc::<EVERY_FOREIGN>, short_calloc::<EVERY_FOREIGN>),
+            (false, false, false) => (short_malloc::<SAMPLED>, short_calloc::<SAMPLED>),
+            (false, false, true) => (short_malloc::<SAMPLED_BUNDLED>, short_calloc::<SAMPLED_BUNDLED>),
+            (false, true, _) => (short_malloc::<SAMPLED_FOREIGN>, short_calloc::<SAMPLED_FOREIGN>),
         };
         MALLOC.store(malloc as *mut (), Relaxed);
         CALLOC.store(calloc as *mut (), Relaxed);
@@ -79,14 +81,14 @@ pub fn open() {
 
 /// Every free has to look whether a context's stack lies in its block.
 pub fn close_free() {
-    FREE.store(interpose::free as Free as *mut (), Relaxed);
+    FREE.store(interpose::on_free as Free as *mut (), Relaxed);
     DELETE.store(interpose::delete as Delete as *mut (), Relaxed);
 }
 
 /// Every malloc and calloc has to look whether a scan wants the stacks of its size.
 pub fn close_malloc() {
-    MALLOC.store(interpose::malloc as Malloc as *mut (), Relaxed);
-    CALLOC.store(interpose::calloc as Calloc as *mut (), Relaxed);
+    MALLOC.store(interpose::on_malloc as Malloc as *mut (), Relaxed);
+    CALLOC.store(interpose::on_calloc as Calloc as *mut (), Relaxed);
 }
 
 /// The thread's block, if it has one already.
@@ -97,14 +99,14 @@ fn current() -> Option<&'static Thread> {
     (word > 1).then(|| unsafe { &*(word as *const Thread) })
 }
 
-extern "C" fn malloc<const WAY: u8>(size: usize, sp: usize, fp: usize, family: u32) -> usize {
+extern "C" fn short_malloc<const WAY: u8>(size: usize, sp: usize, fp: usize, family: u32) -> usize {
     new::<WAY, false>(size, sp, fp, family)
 }
 
-extern "C" fn calloc<const WAY: u8>(count: usize, size: usize, sp: usize, fp: usize) -> usize {
+extern "C" fn short_calloc<const WAY: u8>(count: usize, size: usize, sp: usize, fp: usize) -> usize {
     match count.checked_mul(size) {
         Some(total) => new::<WAY, true>(total, sp, fp, Family::Malloc as u32),
-        None => interpose::calloc(count, size, sp, fp),
+        None => interpose::on_calloc(count, size, sp, fp),
     }
 }
 
@@ -117,7 +119,7 @@ unsafe extern "C" {
 #[inline(always)]
 fn new<const WAY: u8, const CLEARED: bool>(size: usize, sp: usize, fp: usize, family: u32) -> usize {
     let long_way =
-        || if CLEARED { interpose::calloc(1, size, sp, fp) } else { interpose::malloc(size, sp, fp, family) };
+        || if CLEARED { interpose::on_calloc(1, size, sp, fp) } else { interpose::on_malloc(size, sp, fp, family) };
     let Some(thread) = current() else { return long_way() };
     // The note of an operator that has called us, or has not.
     let noted = thread.operator.sp.get() != 0;
@@ -173,9 +175,9 @@ fn enter<const CLEARED: bool>(addr: usize, size: usize, family: Family, stack: O
 }
 
 /// `NOTED`: an operator delete may have called it. `BUNDLED`: over the bundled allocator.
-extern "C" fn free<const NOTED: bool, const BUNDLED: bool>(addr: usize, sp: usize, fp: usize) {
+extern "C" fn short_free<const NOTED: bool, const BUNDLED: bool>(addr: usize, sp: usize, fp: usize) {
     if NOTED && current().is_none_or(|thread| thread.operator.sp.get() != 0) {
-        return interpose::free(addr, sp, fp);
+        return interpose::on_free(addr, sp, fp);
     }
     // SAFETY: as in `malloc`.
     match unsafe { TRACKER.live.take_ready(addr) } {

@@ -68,9 +68,10 @@ pub fn granules<'m, S: SizeOf>(marker: &'m Marker<'_, '_, S>) -> impl Iterator<I
     })
 }
 
-/// Whether a file of the program calls functions of another allocator's own that do not come to us: mimalloc's, tcmalloc's.
+/// Whether a file of the program calls functions of another allocator's own that do not come to us: mimalloc's, tcmalloc's, tbbmalloc's.
 pub fn are_made_past_us() -> bool {
-    symbols::any_refers(regions::allocator(), |name| name.starts_with(b"mi_") || name.starts_with(b"tc_"))
+    const OWN: [&[u8]; 3] = [b"mi_", b"tc_", b"scalable_"];
+    symbols::any_refers(regions::allocator(), |name| OWN.iter().any(|own| name.starts_with(own)))
 }
 
 /// Takes all of another allocator's memory that is no block of ours for roots. `None` without memory.

@@ -147,11 +147,11 @@ fn stack_of_a_free(thread: &tls::Thread, caller: Caller) -> Option<StackId> {
 }
 
 #[inline(never)]
-pub extern "C" fn malloc(size: usize, sp: usize, fp: usize, family: u32) -> usize {
+pub extern "C" fn on_malloc(size: usize, sp: usize, fp: usize, family: u32) -> usize {
     born(fresh(real::malloc(request(size)), 0, size), size, Caller { sp, fp, family: Family::of(family) })
 }
 
-pub extern "C" fn calloc(count: usize, size: usize, sp: usize, fp: usize) -> usize {
+pub extern "C" fn on_calloc(count: usize, size: usize, sp: usize, fp: usize) -> usize {
     let Some(total) = count.checked_mul(size) else {
         return real::calloc(count, size);
     };
@@ -159,9 +159,9 @@ pub extern "C" fn calloc(count: usize, size: usize, sp: usize, fp: usize) -> usi
     born(addr, total, Caller::of_malloc(sp, fp))
 }
 
-pub extern "C" fn realloc(old: usize, size: usize, sp: usize, fp: usize) -> usize {
+pub extern "C" fn on_realloc(old: usize, size: usize, sp: usize, fp: usize) -> usize {
     if old == 0 {
-        return malloc(size, sp, fp, Family::Malloc as u32);
+        return on_malloc(size, sp, fp, Family::Malloc as u32);
     }
     moves(old, size, sp, fp, |size| real::realloc(old, size))
 }
@@ -214,7 +214,7 @@ fn moves(old: usize, size: usize, sp: usize, fp: usize, realloc: impl Fn(usize) 
 
 pub extern "C" fn reallocarray(old: usize, count: usize, size: usize, sp: usize, fp: usize) -> usize {
     match count.checked_mul(size) {
-        Some(total) => realloc(old, total, sp, fp),
+        Some(total) => on_realloc(old, total, sp, fp),
         // More than there is: realloc refuses it and sets errno, as reallocarray would.
         None => real::realloc(old, usize::MAX),
     }
@@ -310,7 +310,7 @@ pub fn free_oddly(addr: usize, sp: usize, fp: usize, cell: Option<Cell>, family:
 }
 
 #[inline(never)]
-pub extern "C" fn free(addr: usize, sp: usize, fp: usize) {
+pub extern "C" fn on_free(addr: usize, sp: usize, fp: usize) {
     if dies(addr, Caller::of_malloc(sp, fp)) {
         real::free(addr);
     }
@@ -417,7 +417,7 @@ pub unsafe extern "C" fn strndup(text: *const c_char, most: usize, sp: usize, fp
 }
 
 fn copy(text: &[u8], sp: usize, fp: usize) -> usize {
-    let addr = malloc(text.len() + 1, sp, fp, Family::Malloc as u32);
+    let addr = on_malloc(text.len() + 1, sp, fp, Family::Malloc as u32);
     if addr != 0 {
         // SAFETY: the new block has room for the text and a zero.
         unsafe {

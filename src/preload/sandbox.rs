@@ -228,7 +228,7 @@ fn calls() -> impl Iterator<Item = Call> {
     const FOR_READING: u64 = sys::O_CLOEXEC as u64;
     const FOR_WRITING: u64 = (sys::O_WRONLY | sys::O_CREAT | sys::O_APPEND | sys::O_NOFOLLOW | sys::O_CLOEXEC) as u64;
     const HERE: u64 = -100i64 as u64;
-    const PLAIN: [usize; 35] = [
+    const PLAIN: [usize; 36] = [
         nr::READ,
         nr::WRITE,
         nr::CLOSE,
@@ -241,6 +241,7 @@ fn calls() -> impl Iterator<Item = Call> {
         nr::RT_SIGACTION,
         nr::RT_SIGPROCMASK,
         nr::RT_SIGPENDING,
+        nr::RT_SIGTIMEDWAIT,
         nr::RT_SIGRETURN,
         // Which a thread that sleeps makes when it was stopped.
         nr::RESTART_SYSCALL,

@@ -101,21 +101,22 @@ impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> bool> Search<'m, '
     /// The range can be read.
     pub unsafe fn read(&mut self, range: AddrRange) {
         let mut at = range.start.next_multiple_of(8);
-        let mut before = [0; 2];
+        let (mut before, mut were_spanned) = ([0; 2], false);
         while at + WINDOW <= range.end {
             // SAFETY: within the range.
             let (any, words) =
                 unsafe { (self.sieve.near(at as *const u8), [0, 8].map(|up| *((at + up) as *const usize))) };
-            let is_other = |word: &usize| {
-                self.sieve.spans((self.plain)(*word)) || self.sieve.may_span_shifted(*word) || self.tables.spans(*word)
-            };
+            let is_other = |word: &usize| self.sieve.spans((self.plain)(*word)) || self.sieve.may_span_shifted(*word);
             if any || words.iter().any(is_other) {
                 // SAFETY: as above.
                 unsafe { self.window(at) };
+            }
+            let are_spanned = words.iter().any(|word| self.tables.spans(*word));
+            if are_spanned || were_spanned {
                 self.row([before[0], before[1], words[0]]);
                 self.row([before[1], words[0], words[1]]);
             }
-            before = words;
+            (before, were_spanned) = (words, are_spanned);
             at += 16;
         }
         for position in at..range.end.saturating_sub(7) {

@@ -46,6 +46,7 @@ pub mod nr {
     pub const RT_SIGPROCMASK: usize = 135;
     pub const PPOLL: usize = 73;
     pub const RT_SIGPENDING: usize = 136;
+    pub const RT_SIGTIMEDWAIT: usize = 137;
     pub const RT_SIGRETURN: usize = 139;
     pub const PREAD64: usize = 67;
     pub const MINCORE: usize = 232;

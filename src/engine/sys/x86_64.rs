@@ -46,6 +46,7 @@ pub mod nr {
     pub const RT_SIGPROCMASK: usize = 14;
     pub const PPOLL: usize = 271;
     pub const RT_SIGPENDING: usize = 127;
+    pub const RT_SIGTIMEDWAIT: usize = 128;
     pub const RT_SIGRETURN: usize = 15;
     pub const PREAD64: usize = 17;
     pub const MINCORE: usize = 27;

@@ -132,7 +132,7 @@ use crate::interpose as to;
 // name => entered function, the argument registers that take the return address's place and x29 (those after the real
 // arguments).
 export! {
-    "realloc" => to::realloc, "x2", "x3", "bl {target}";
+    "realloc" => to::on_realloc, "x2", "x3", "bl {target}";
     "reallocarray" => to::reallocarray, "x3", "x4", "bl {target}";
     "free_sized" => to::free_sized, "x2", "x3", "bl {target}";
     "free_aligned_sized" => to::free_aligned_sized, "x3", "x4", "bl {target}";

@@ -138,7 +138,7 @@ use crate::interpose as to;
 
 // name => entered function, the argument registers that take the stack pointer and rbp (those after the real arguments).
 export! {
-    "realloc" => to::realloc, "rdx", "rcx", "jmp {target}";
+    "realloc" => to::on_realloc, "rdx", "rcx", "jmp {target}";
     "reallocarray" => to::reallocarray, "rcx", "r8", "jmp {target}";
     "free_sized" => to::free_sized, "rdx", "rcx", "jmp {target}";
     "free_aligned_sized" => to::free_aligned_sized, "rcx", "r8", "jmp {target}";
