@@ -1,6 +1,6 @@
 //! Blocks freed the wrong way: libc's behaviour and message are kept, and the report has both stacks.
 
-use harness::{Outcome, Report, program};
+use harness::{Outcome, Report, program, source};
 
 fn run(what: &str) -> Outcome {
     program("misuse.cc").arg(what).run()
@@ -106,4 +106,21 @@ fn delete_of_no_block_says_nothing_of_the_next_free() {
         outcome.expect_clean();
         assert_eq!(misuses(&outcome.report()), [""; 0], "{options}");
     }
+}
+
+/// What a library makes by operators of its own comes to us as from malloc.
+#[test]
+fn objects_made_or_deleted_by_a_librarys_own_operators_are_told_by_these() {
+    let run = |what: &str| {
+        let app = program("across_operators.cc").arg(source("private_operators.cc")).arg(what);
+        misuses(&app.run().ok().report())
+    };
+    assert_eq!(run("right"), [""; 0]);
+    assert_eq!(
+        run("wrong"),
+        [
+            "1 mismatch: new in operator new(unsigned long), delete[] in array_deleted_here",
+            "1 mismatch: new[] in operator new[](unsigned long), delete in object_deleted_here",
+        ]
+    );
 }

@@ -10,6 +10,7 @@ mod export;
 mod hints;
 mod library;
 mod logpath;
+mod misuse;
 mod model;
 mod names;
 mod paint;

@@ -2,6 +2,7 @@
 
 use crate::args::View;
 use crate::hints;
+use crate::misuse;
 use crate::model::{Frame, Leak, Report, Scan, Stack};
 use crate::names::shorten;
 use crate::paint::{BOLD, CYAN, DIM, GREEN, Paint, RED, YELLOW, printable};
@@ -258,9 +259,10 @@ fn misuses(
     symbolizer: &mut Symbolizer,
     paint: Paint,
 ) -> io::Result<()> {
-    for misuse in &scan.misuses {
+    for told in misuse::all(report, scan, symbolizer) {
+        let misuse = told.misuse;
         let blocks = counted(misuse.blocks, "block");
-        let (made_by, freed_by) = (printable(&misuse.made_by), printable(&misuse.freed_by));
+        let (made_by, freed_by) = (printable(told.made_by), printable(told.freed_by));
         let text = match misuse.what {
             Wrong::Mismatch => format!("{blocks} made by {made_by}, but freed by {freed_by}"),
             Wrong::DoubleFree => format!("{blocks} freed twice, the second time by {freed_by}"),

@@ -3,6 +3,7 @@
 //! Keys are only ever added: a reader ignores those that it does not know.
 
 use crate::args::View;
+use crate::misuse;
 use crate::model::{Leak, Report, Scan, Stack};
 use crate::select::select;
 use crate::symbolize::{Symbolizer, Trouble};
@@ -133,13 +134,14 @@ pub fn file(report: &Report, number: Option<u32>, view: &View, symbolizer: &mut 
     let (shown, left_out) = selection.map_or((Vec::new(), 0), |selection| (selection.shown, selection.left_out));
     let last = scan.map_or(0, |scan| scan.number);
     let leaks = shown.into_iter().map(|leak| row(report, leak, last, symbolizer)).collect();
-    let misuses = scan.map_or(&[][..], |scan| scan.misuses.as_slice()).iter().map(|misuse| MisuseRow {
-        what: misuse.what.word(),
-        made_by: misuse.made_by.clone(),
-        freed_by: misuse.freed_by.clone(),
-        blocks: misuse.blocks,
-        made: frames(report, misuse.made, symbolizer),
-        freed: frames(report, misuse.freed, symbolizer),
+    let misuses = scan.map_or_else(Vec::new, |scan| misuse::all(report, scan, symbolizer));
+    let misuses = misuses.into_iter().map(|told| MisuseRow {
+        what: told.misuse.what.word(),
+        made_by: told.made_by.to_owned(),
+        freed_by: told.freed_by.to_owned(),
+        blocks: told.misuse.blocks,
+        made: frames(report, told.misuse.made, symbolizer),
+        freed: frames(report, told.misuse.freed, symbolizer),
     });
     let misuses = misuses.collect();
     File {

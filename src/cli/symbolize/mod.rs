@@ -91,11 +91,7 @@ impl Symbolizer {
             return Rc::clone(known);
         }
         let found = match frame.module {
-            Some(index) => {
-                let places = &self.places;
-                let open = || module::Module::open(&report.modules[index], places);
-                self.modules.entry(index).or_insert_with(open).symbols(address)
-            }
+            Some(index) => self.module(report, index).symbols(address),
             None => {
                 let (pid, start, places) = (self.pid, self.start, &self.places);
                 let map = self.jit.get_or_insert_with(|| perfmap::PerfMap::open(pid, start, places));
@@ -106,6 +102,21 @@ impl Symbolizer {
         let found: Rc<[Symbol]> = found.into();
         self.known.insert((frame.module, address), Rc::clone(&found));
         found
+    }
+
+    fn module(&mut self, report: &Report, index: usize) -> &module::Module {
+        let places = &self.places;
+        self.modules.entry(index).or_insert_with(|| module::Module::open(&report.modules[index], places))
+    }
+
+    /// Whether the frame's code lies in a file with C++ operators new and delete of its own, but for the C++ runtime's.
+    pub fn has_operators(&mut self, report: &Report, frame: Frame) -> bool {
+        frame.module.is_some_and(|index| {
+            let name = short_name(&report.modules[index].path);
+            !name.starts_with("libstdc++.so")
+                && !name.starts_with("libc++")
+                && self.module(report, index).has_operators()
+        })
     }
 
     /// What stood in the way, for the modules that were asked for so far, in the order of the report.

@@ -63,6 +63,11 @@ impl Module {
         self.trouble.as_ref()
     }
 
+    /// Whether it defines C++ operators new or delete.
+    pub fn has_operators(&self) -> bool {
+        self.symbols.names().any(|name| ["_Znw", "_Zna", "_Zdl", "_Zda"].iter().any(|begin| name.starts_with(begin)))
+    }
+
     /// Innermost first; one without a name where nothing is known.
     pub fn symbols(&self, address: u64) -> Vec<Symbol> {
         let mut found = self.dwarf.as_ref().map_or_else(Vec::new, |dwarf| frames(dwarf, address));

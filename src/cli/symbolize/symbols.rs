@@ -57,6 +57,10 @@ impl Symbols {
         unsized_name
     }
 
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.rows.iter().map(|row| row.name)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
