@@ -200,3 +200,17 @@ fn where_the_bundled_one_is_not_used_the_report_says_so() {
     let why = report.last().unseen.iter().find(|unseen| unseen.what == "allocator").map(|unseen| &unseen.why);
     assert!(why.is_some_and(|why| why.contains("another allocator")), "{outcome:?}");
 }
+
+/// tbbmalloc's first blocks are such.
+#[test]
+fn blocks_at_no_multiple_of_16_are_counted_and_not_reported() {
+    for options in ["", "sample=512k"] {
+        let app = program("odd_blocks.c").options(options);
+        app.clone().run().expect_leaks(3, 128);
+        let outcome = app.preload_after(source("odd_allocator.c")).run();
+        outcome.expect_leaks(1, 48);
+        let report = outcome.report();
+        let odd = report.last().unseen.iter().find(|unseen| unseen.what == "block").map(|unseen| unseen.count);
+        assert_eq!(odd, Some(4), "{report:?}");
+    }
+}

@@ -289,6 +289,11 @@ fn counters(found: &mut Findings, trigger: Trigger, shared: &Shared, settings: &
         count(&TRACKER.lost),
         b"blocks could not be entered for want of memory: what they point to may be reported",
     );
+    unseen.add_count(
+        "block",
+        count(&TRACKER.odd),
+        b"blocks of another allocator begin at no multiple of 16 bytes and were not entered: what they point to may be reported",
+    );
     unseen.add_count("stack", TRACKER.depot.lost() as usize, b"allocations whose stack found no room in the depot");
     unseen.add_count("record", TRACKER.table.dropped() as usize, b"blocks whose exact size found no room in the table");
     unseen.add_count(

@@ -149,7 +149,9 @@ fn new<const WAY: u8, const CLEARED: bool>(size: usize, sp: usize, fp: usize, fa
     // SAFETY: the ways are opened after tracking has begun, with the map's root; over the bundled allocator spare bytes are ours.
     let left = unsafe {
         let clear = if CLEARED { Clear { up_to: 0 } } else { state::clear() };
-        if WAY & BUNDLED != 0 {
+        if WAY & FOREIGN != 0 && !addr.is_multiple_of(16) {
+            None
+        } else if WAY & BUNDLED != 0 {
             TRACKER.on_alloc_ready::<true>(new, clear)
         } else {
             TRACKER.on_alloc_ready::<false>(new, clear)

@@ -30,6 +30,8 @@ pub struct Tracker {
     pub unknown: AtomicU64,
     /// Blocks that could not be entered for want of memory.
     pub lost: AtomicU64,
+    /// Blocks that another allocator than glibc's does not begin at a multiple of 16 bytes: they have no cell of their own.
+    pub odd: AtomicU64,
     /// What a block has beyond the size that was asked for is ours, if it is [`SLACK_ELSEWHERE`] bytes or more: its last
     /// [`TRAILER`] bytes hold that size. Set once, before the allocator that it is true for gives its first block.
     pub spare_is_ours: AtomicBool,
@@ -132,12 +134,17 @@ impl Tracker {
             epoch: AtomicU32::new(0),
             unknown: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            odd: AtomicU64::new(0),
             spare_is_ours: AtomicBool::new(false),
         }
     }
 
     /// A block is born.
     pub fn on_alloc(&self, new: New) {
+        if !new.addr.is_multiple_of(16) {
+            self.odd.fetch_add(1, Relaxed);
+            return;
+        }
         let slack = new.usable.wrapping_sub(new.size);
         let elsewhere = new.chosen == Chosen::Sampled || slack >= SLACK_ELSEWHERE as usize;
         let slack = if elsewhere { SLACK_ELSEWHERE } else { slack as u32 };
