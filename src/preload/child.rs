@@ -8,7 +8,7 @@ use crate::emit::{self, Findings};
 use crate::forget::Audit;
 use crate::helper::spare_if_full;
 use crate::keys::Keys;
-use crate::offsets::Offsets;
+use crate::offsets;
 use crate::shims::{open_protection_keys, pointer_guard, unmangled};
 use crate::snapshot::{self, Job, Way};
 use crate::state::{FOREIGN_ALLOCATOR, TRACKER, USES_SLACK};
@@ -319,8 +319,8 @@ fn scan(job: &Job, shared: &ledger::Shared) -> Result<(), Stopped> {
     }
     // SAFETY: the roots are this process's own memory still.
     let disguised = unsafe {
-        let offsets = Offsets::find();
-        marker.disguised(move |word| unmangled(word, secret), move |cell| offsets.are_in(cell))
+        let offsets = offsets::Holders::find();
+        marker.disguised(move |word| unmangled(word, secret), move |cell| offsets.of(cell))
     };
     audit.after(&mut marker, "pointers in disguise");
     marker.hold_the_rest();

@@ -12,7 +12,7 @@ use crate::shims::thread_word;
 use crate::stack;
 use crate::state::{self, TRACKER};
 use crate::tls::Thread;
-use crate::{bundled, contexts, offsets, operators, real, shims, trigger};
+use crate::{bundled, contexts, operators, real, shims, trigger};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 use leakscan_engine::StackId;
@@ -25,14 +25,10 @@ const SAMPLED: u8 = 2;
 const EVERY: u8 = 4;
 /// Over the bundled one.
 const BUNDLED: u8 = 8;
-/// Sampled, but for the blocks of a library that keeps offsets, all of which get their stacks.
-const OFFSETS: u8 = SAMPLED | 16;
 const EVERY_FOREIGN: u8 = EVERY | FOREIGN;
 const EVERY_BUNDLED: u8 = EVERY | BUNDLED;
 const SAMPLED_FOREIGN: u8 = SAMPLED | FOREIGN;
 const SAMPLED_BUNDLED: u8 = SAMPLED | BUNDLED;
-const OFFSETS_FOREIGN: u8 = OFFSETS | FOREIGN;
-const OFFSETS_BUNDLED: u8 = OFFSETS | BUNDLED;
 
 /// Where the entries go (src/preload/shims): functions of the types [`Malloc`], [`Calloc`], [`Free`] and [`Delete`].
 pub static MALLOC: AtomicPtr<()> = AtomicPtr::new(interpose::on_malloc as Malloc as *mut ());
@@ -67,21 +63,16 @@ pub fn open() {
         DELETE.store(delete as *mut (), Relaxed);
     }
     DIRECT.store(direct, Relaxed);
-    let sampled = state::SAMPLE.load(Relaxed) != 0;
-    let offsets = sampled && offsets::look();
     let foreign = state::FOREIGN_ALLOCATOR.load(Relaxed);
     let cannot_tell_sizes = foreign && real::MALLOC_USABLE_SIZE.load(Relaxed) == 0;
     if !state::ZERO.load(Relaxed) && !cannot_tell_sizes {
-        let (malloc, calloc): (Malloc, Calloc) = match (sampled, offsets, foreign, bundled) {
-            (false, _, false, false) => (short_malloc::<EVERY>, short_calloc::<EVERY>),
-            (false, _, false, true) => (short_malloc::<EVERY_BUNDLED>, short_calloc::<EVERY_BUNDLED>),
-            (false, _, true, _) => (short_malloc::<EVERY_FOREIGN>, short_calloc::<EVERY_FOREIGN>),
-            (_, false, false, false) => (short_malloc::<SAMPLED>, short_calloc::<SAMPLED>),
-            (_, false, false, true) => (short_malloc::<SAMPLED_BUNDLED>, short_calloc::<SAMPLED_BUNDLED>),
-            (_, false, true, _) => (short_malloc::<SAMPLED_FOREIGN>, short_calloc::<SAMPLED_FOREIGN>),
-            (_, _, false, false) => (short_malloc::<OFFSETS>, short_calloc::<OFFSETS>),
-            (_, _, false, true) => (short_malloc::<OFFSETS_BUNDLED>, short_calloc::<OFFSETS_BUNDLED>),
-            (_, _, true, _) => (short_malloc::<OFFSETS_FOREIGN>, short_calloc::<OFFSETS_FOREIGN>),
+        let (malloc, calloc): (Malloc, Calloc) = match (state::SAMPLE.load(Relaxed) == 0, foreign, bundled) {
+            (true, false, false) => (short_malloc::<EVERY>, short_calloc::<EVERY>),
+            (true, false, true) => (short_malloc::<EVERY_BUNDLED>, short_calloc::<EVERY_BUNDLED>),
+            (true, true, _) => (short_malloc::<EVERY_FOREIGN>, short_calloc::<EVERY_FOREIGN>),
+            (false, false, false) => (short_malloc::<SAMPLED>, short_calloc::<SAMPLED>),
+            (false, false, true) => (short_malloc::<SAMPLED_BUNDLED>, short_calloc::<SAMPLED_BUNDLED>),
+            (false, true, _) => (short_malloc::<SAMPLED_FOREIGN>, short_calloc::<SAMPLED_FOREIGN>),
         };
         MALLOC.store(malloc as *mut (), Relaxed);
         CALLOC.store(calloc as *mut (), Relaxed);
@@ -132,8 +123,7 @@ fn new<const WAY: u8, const CLEARED: bool>(size: usize, sp: usize, fp: usize, fa
     let Some(thread) = current() else { return long_way() };
     // The note of an operator that has called us, or has not.
     let noted = thread.operator.sp.get() != 0;
-    let wanted = WAY & OFFSETS == OFFSETS && offsets::are_made_by(sp);
-    if noted || wanted || WAY & SAMPLED != 0 && !thread.sampler.passes(size) {
+    if noted || WAY & SAMPLED != 0 && !thread.sampler.passes(size) {
         return long_way();
     }
     let family = Family::of(family);

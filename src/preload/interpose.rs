@@ -4,7 +4,7 @@
 //! default path; errno is the real function's, since we call nothing else that sets it.
 #![allow(unsafe_code)] // reads the return address at the caller's stack pointer
 
-use crate::{bundled, contexts, forget, misuse, offsets, real, stack, state, tls, trigger};
+use crate::{bundled, contexts, forget, misuse, real, stack, state, tls, trigger};
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::compiler_fence;
@@ -123,7 +123,7 @@ fn track(addr: usize, size: usize, caller: Caller) {
     };
     let family = caller.family;
     let mean = state::SAMPLE.load(Relaxed);
-    let wanted = mean != 0 && (state::WANTED.wants(size) || offsets::are_made_by(caller.sp));
+    let wanted = mean != 0 && state::WANTED.wants(size);
     let seed = core::ptr::from_ref(thread) as u64;
     let chosen = match mean {
         0 => Chosen::No,

@@ -10,6 +10,16 @@ use crate::record::live_map::Cell;
 /// The bits of an address in user space.
 const UPPER_OFF: usize = (1 << 48) - 1;
 
+/// Whether a block knows others by how far behind it they begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offsets {
+    None,
+    /// Any word may be such a distance.
+    Everywhere,
+    /// As [`Self::Everywhere`] if it is one of fontconfig's, which only its looks may tell.
+    Perhaps,
+}
+
 /// See the module.
 pub struct Search<'m, 'a, S: SizeOf, P, O> {
     blocks: &'m Blocks<'a, S>,
@@ -75,7 +85,7 @@ impl Tables {
     }
 }
 
-impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> bool> Search<'m, 'a, S, P, O> {
+impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> Offsets> Search<'m, 'a, S, P, O> {
     /// For the blocks that are not reached yet, from the `first` to the `last`.
     pub fn new(
         blocks: &'m Blocks<'a, S>,
@@ -154,10 +164,45 @@ impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> bool> Search<'m, '
     pub unsafe fn read_block(&mut self, block: usize) {
         // SAFETY: the live map says that the program owns the block, and the allocator how long it is.
         unsafe { self.read(AddrRange::new(block, block + self.blocks.extent(block))) };
-        if self.blocks.cell(block).is_some_and(&self.holds_offsets) {
-            for at in (block..(block + self.blocks.extent(block)).saturating_sub(7)).step_by(8) {
-                // SAFETY: as above.
-                self.word(unsafe { *(at as *const usize) }.wrapping_add(block));
+        // SAFETY: as above.
+        unsafe {
+            match self.blocks.cell(block).map_or(Offsets::None, &self.holds_offsets) {
+                Offsets::None => {}
+                Offsets::Everywhere => self.offsets(block, 0, usize::MAX),
+                Offsets::Perhaps => self.set(block),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::read_block`].
+    unsafe fn offsets(&mut self, block: usize, from: usize, to: usize) {
+        for nth in from..to.min(self.blocks.extent(block) / 8) {
+            // SAFETY: by this function's own contract.
+            self.word(unsafe { *((block + nth * 8) as *const usize) }.wrapping_add(block));
+        }
+    }
+
+    /// A block of unknown make, which may be a pattern or a set of characters: two small numbers, the second of them how many parts there
+    /// are, and then offsets, of a set's to a list of offsets. (A vector of other libraries has an address or a length of 64 bits there.)
+    ///
+    /// # Safety
+    /// As for [`Self::read_block`].
+    unsafe fn set(&mut self, block: usize) {
+        const SMALL: core::ops::RangeInclusive<u32> = 1..=0xffff;
+        if !(16..=32).contains(&self.blocks.extent(block)) {
+            return;
+        }
+        // SAFETY: by this function's own contract; the block is as long.
+        let ([first, count], offset) = unsafe { (*(block as *const [u32; 2]), *((block + 8) as *const usize)) };
+        if SMALL.contains(&first) && SMALL.contains(&count) {
+            // SAFETY: as above; what begins there is a live block.
+            unsafe {
+                self.offsets(block, 1, 3);
+                let list = block.wrapping_add(offset);
+                if self.blocks.is_start(list) {
+                    self.offsets(list, 0, count as usize);
+                }
             }
         }
     }

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)] // reads root ranges and blocks
 
 use super::blocks::{Blocks, Place, SizeOf};
-use super::disguise::{Search, Tables};
+use super::disguise::{Offsets, Search, Tables};
 use super::sieve::Band;
 use crate::AddrRange;
 use crate::arena::List;
@@ -171,7 +171,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
     pub unsafe fn disguised(
         &mut self,
         plain: impl Fn(usize) -> usize + Copy,
-        holds_offsets: impl Fn(Cell) -> bool + Copy,
+        holds_offsets: impl Fn(Cell) -> Offsets + Copy,
     ) -> Count {
         let before = self.reached;
         self.held.sort_unstable();

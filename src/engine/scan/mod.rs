@@ -5,7 +5,7 @@
 
 pub mod blocks;
 pub mod classify;
-mod disguise;
+pub mod disguise;
 pub mod fold;
 pub mod maps;
 pub mod mark;

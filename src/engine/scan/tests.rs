@@ -139,7 +139,7 @@ fn disguised_pointers_are_followed_through_blocks_that_only_disguised_ones_reach
         marker.root_range(range, How::default());
         marker.drain();
         assert_eq!(marker.reached.blocks, 0);
-        marker.disguised(|word| word ^ KEY, |_| false)
+        marker.disguised(|word| word ^ KEY, |_| super::disguise::Offsets::None)
     };
     assert_eq!((found.blocks, found.bytes), (9, 9 * SIZE as u64));
 }
