@@ -202,16 +202,33 @@ static void exit_here(void) {
     scrub();
     exit(0);
 }
-static void exit_on(void *stack) {
+static void exit_on_part(void *stack, size_t size) {
     getcontext(&second);
     second.uc_stack.ss_sp = stack;
-    second.uc_stack.ss_size = 256 << 10;
+    second.uc_stack.ss_size = size;
     second.uc_link = 0;
     makecontext(&second, exit_here, 0);
     swapcontext(&first, &second);
 }
+static void exit_on(void *stack) { exit_on_part(stack, 256 << 10); }
 static void lost_on_running_block(void) { exit_on(stack_block = malloc(256 << 10)); }
 static void lost_on_running_mapping(void) { exit_on(map(256 << 10)); }
+// The stack is a block of another thread's arena, behind which a block that was freed still has the pointer.
+static void *arena_thread(void *_) {
+    (void)_;
+    stack_block = malloc(120 << 10);
+    char *freed = malloc(2000);
+    below(put_hidden);
+    *(uintptr_t volatile *)(freed + 1000) = ~hidden;
+    free(freed);
+    scrub();
+    park();
+    return 0;
+}
+static void lost_behind_running_block(void) {
+    start(arena_thread);
+    exit_on_part(stack_block, 120 << 10);
+}
 static void handler(int _) {
     (void)_;
     park();
@@ -270,6 +287,19 @@ static void *register_thread(void *_) {
     return 0;
 }
 static void in_register(void) { start(register_thread); }
+// As lock-free lists keep a count of changes above an address.
+static void *tagged_register_thread(void *_) {
+    (void)_;
+    below(put_hidden);
+    __asm__ volatile("mov %[hidden], %%rbx\n not %%rbx\n mov $0x1234, %%ecx\n shl $48, %%rcx\n or %%rcx, %%rbx\n"
+                     "mov %[fd], %%edi\n mov $1, %%eax\n lea %[byte], %%rsi\n mov $1, %%edx\n syscall\n"
+                     "1: pause\n jmp 1b"
+                     :
+                     : [hidden] "m"(hidden), [fd] "m"(ready[1]), [byte] "m"(bss)
+                     : "rbx", "rax", "rcx", "rdx", "rsi", "rdi", "r11", "memory");
+    return 0;
+}
+static void in_register_with_tag(void) { start(tagged_register_thread); }
 static void *vector_thread(void *_) {
     (void)_;
     below(put_hidden);
@@ -288,6 +318,14 @@ static NOINLINE void base_on_block(void) {
 #endif
 }
 static void in_segment_base(void) { below(base_on_block); }
+static void *base_thread(void *_) {
+    (void)_;
+    below(base_on_block);
+    scrub();
+    park();
+    return 0;
+}
+static void in_segment_base_of_thread(void) { start(base_thread); }
 static void in_vector_register(void) { start(vector_thread); }
 // A thread that waits in a system call of which the pointer is an argument.
 static void *argument_thread(void *_) {
@@ -590,15 +628,17 @@ static void in_epoll(void) {
     memset(&event, 0, sizeof event);
     scrub();
 }
-static void in_timer(void) {
+static void in_timer_with(uintptr_t tag) {
     below(put_hidden);
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2};
-    event.sigev_value.sival_ptr = (void *)~hidden;
+    event.sigev_value.sival_ptr = (void *)(~hidden | tag);
     timer_t timer;
     check(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
     memset(&event, 0, sizeof event);
     scrub();
 }
+static void in_timer(void) { in_timer_with(0); }
+static void in_timer_with_tag(void) { in_timer_with((uintptr_t)0x1234 << 48); }
 
 #define SENT (SIGRTMIN + 7)
 static sigset_t blocked;
@@ -752,6 +792,12 @@ static void with_high_tag(void) {
     bss = (void *)(~hidden | (uintptr_t)0xfff9 << 48);
     scrub();
 }
+// As lock-free lists keep a count of changes above an address, and a mark below.
+static void with_tags_at_both_ends(void) {
+    below(put_hidden);
+    bss = (void *)(~hidden | (uintptr_t)0x1234 << 48 | 1);
+    scrub();
+}
 // As virtual machines keep an address as an integer.
 static void shifted(int bits, uintptr_t tag) {
     below(put_hidden);
@@ -828,6 +874,7 @@ static const struct {
     {"coroutine_on_mapping", coroutine_on_mapping},
     {"lost_on_running_block", lost_on_running_block},
     {"lost_on_running_mapping", lost_on_running_mapping},
+    {"lost_behind_running_block", lost_behind_running_block},
     {"alternate_stack", as_alternate_stack},
     {"former_alternate_stack", as_former_alternate_stack},
     {"left_on_alternate_block", left_on_alternate_block},
@@ -835,6 +882,7 @@ static const struct {
     {"below_alternate_stack", below_alternate_stack},
     {"register", in_register},
     {"segment_base", in_segment_base},
+    {"segment_base_of_thread", in_segment_base_of_thread},
     {"vector_register", in_vector_register},
     {"argument", in_argument},
     {"dropped_argument", in_dropped_argument},
@@ -909,6 +957,9 @@ static const struct {
     {"in_slack", in_slack},
     {"in_slack_that_is_asked_for", in_slack_that_is_asked_for},
     {"with_high_tag", with_high_tag},
+    {"with_tags_at_both_ends", with_tags_at_both_ends},
+    {"register_with_tag", in_register_with_tag},
+    {"timer_with_tag", in_timer_with_tag},
     {"shifted_by_1", shifted_by_1},
     {"shifted_by_2", shifted_by_2},
     {"shifted_by_3", shifted_by_3},

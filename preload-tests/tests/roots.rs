@@ -95,6 +95,10 @@ fn stack_of_a_coroutine() {
 fn stack_of_a_coroutine_that_asks_for_the_scan_keeps_nothing_of_ours() {
     never_kept("lost_on_running_block");
     never_kept("lost_on_running_mapping");
+    // One there, and the one whose pointer is in a block that was freed behind the stack.
+    for stop in ["ptrace", "signal"] {
+        run("lost_behind_running_block", &format!("stop={stop}")).expect_leaks(2, 2 * 1337);
+    }
 }
 
 #[test]
@@ -156,6 +160,7 @@ fn callee_saved_register() {
     kept_by("use_registers", "register");
     if cfg!(target_arch = "x86_64") {
         kept_by("use_registers", "segment_base");
+        kept_by("use_registers", "segment_base_of_thread");
     }
 }
 
@@ -541,17 +546,21 @@ fn pointers_that_are_not_to_the_start() {
 
 #[test]
 fn pointers_in_disguise_keep_a_block_and_are_named() {
-    for place in [
+    let in_words = [("use_registers", "register_with_tag"), ("use_kernel", "timer_with_tag")];
+    let in_globals = [
         "mangled",
         "with_high_tag",
+        "with_tags_at_both_ends",
         "in_packed",
         "shifted_by_1",
         "shifted_by_2",
         "shifted_by_3",
         "counted_from_one",
         "ints_from_one",
-    ] {
-        kept_by("use_globals", place);
+    ]
+    .map(|place| ("use_globals", place));
+    for (class, place) in in_globals.into_iter().chain(in_words) {
+        kept_by(class, place);
         let report = run(place, "").report();
         let [unseen] = &report.last().unseen[..] else { panic!("{place}: {report:?}") };
         assert_eq!((unseen.what.as_str(), unseen.count), ("disguised", 1), "{place}: {report:?}");

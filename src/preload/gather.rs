@@ -96,7 +96,10 @@ pub unsafe fn roots<S: SizeOf>(
         let is_taken = |stack: &Stack| stack.pointer == thread.tls && stack.range.contains(thread.sp);
         let recorded = threads::stacks().find(is_its).or_else(|| threads::stacks().find(is_taken));
         taken.push(recorded.map_or(0, |stack| stack.pointer)).then_some(()).ok_or(MEMORY)?;
-        let places = place(thread, recorded, job.pid, mappings);
+        // A thread that stands on a block (a coroutine's stack from malloc, an alternate signal stack): the block is in use
+        // from its stack pointer on, whoever points to it.
+        let block = marker.blocks.find(thread.sp).map(|(block, _)| block);
+        let places = place(thread, recorded, job.pid, mappings, block.is_some());
         if !places.stack.is_empty() {
             exclude(&mut excluded, places.stack)?;
             let _ = stacks.push(places.stack);
@@ -109,11 +112,7 @@ pub unsafe fn roots<S: SizeOf>(
             at_home.push(thread.tid).then_some(()).ok_or(MEMORY)?;
             exclude(&mut excluded, places.dead)?;
         }
-        // A thread that stands on a block (a coroutine's stack from malloc, an alternate signal stack): the block is in use
-        // from its stack pointer on, whoever points to it.
-        if thread.sp != 0
-            && let Some((block, _)) = marker.blocks.find(thread.sp)
-        {
+        if let Some(block) = block {
             let end = block + marker.blocks.usable(block);
             let _ = stacks.push(AddrRange::new(thread.low().max(block), end));
         }
@@ -389,7 +388,8 @@ struct Places {
     dead: AddrRange,
 }
 
-fn place(thread: Thread, recorded: Option<Stack>, pid: u32, mappings: &[Mapping<'_>]) -> Places {
+/// `on_block`: it stands on one, beside which there are others.
+fn place(thread: Thread, recorded: Option<Stack>, pid: u32, mappings: &[Mapping<'_>], on_block: bool) -> Places {
     let none = AddrRange::default();
     let from = thread.low();
     let mut places = Places { stack: none, storage: none, dead: none };
@@ -408,7 +408,9 @@ fn place(thread: Thread, recorded: Option<Stack>, pid: u32, mappings: &[Mapping<
         let storage = AddrRange::new(block.start.min(thread.tls - TLS_BELOW), block.end.max(thread.tls + TLS_ABOVE));
         places.storage = AddrRange::new(storage.start.max(low), storage.end.min(high));
     }
-    if let Some(mapping) = around(thread.sp).filter(|mapping| mapping.is_anonymous() && mapping.path != b"[heap]") {
+    if let Some(mapping) =
+        around(thread.sp).filter(|mapping| mapping.is_anonymous() && mapping.path != b"[heap]" && !on_block)
+    {
         places.stack = AddrRange::new(from.max(mapping.range.start), mapping.range.end);
         // A pthread's that was not made through us: its control block lies on top, a guard below.
         let guarded =

@@ -228,7 +228,7 @@ fn calls() -> impl Iterator<Item = Call> {
     const FOR_READING: u64 = sys::O_CLOEXEC as u64;
     const FOR_WRITING: u64 = (sys::O_WRONLY | sys::O_CREAT | sys::O_APPEND | sys::O_NOFOLLOW | sys::O_CLOEXEC) as u64;
     const HERE: u64 = -100i64 as u64;
-    const PLAIN: [usize; 36] = [
+    const PLAIN: &[usize] = &[
         nr::READ,
         nr::WRITE,
         nr::CLOSE,
@@ -266,6 +266,8 @@ fn calls() -> impl Iterator<Item = Call> {
         nr::MADVISE,
         nr::MPROTECT,
         nr::MMAP,
+        #[cfg(target_arch = "x86_64")]
+        nr::ARCH_PRCTL,
     ];
     let with = |number: usize, args| Call { number: number as u32, args };
     let special = [
@@ -283,7 +285,7 @@ fn calls() -> impl Iterator<Item = Call> {
     ];
     // MADV_DONTNEED, _HUGEPAGE, _NOHUGEPAGE, _POPULATE_WRITE.
     let advice = [4, 14, 15, 23].map(|advice| with(nr::MADVISE, [0, 4096, advice, 0, 0, 0]));
-    PLAIN.into_iter().map(|number| Call { number: number as u32, ..Call::default() }).chain(special).chain(advice)
+    PLAIN.iter().map(|&number| Call { number: number as u32, ..Call::default() }).chain(special).chain(advice)
 }
 
 /// What is called by the others alone.

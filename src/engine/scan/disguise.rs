@@ -7,8 +7,9 @@ use crate::AddrRange;
 use crate::arena::List;
 use crate::record::live_map::Cell;
 
-/// The bits of an address in user space.
-const UPPER_OFF: usize = (1 << 48) - 1;
+/// The bits above an address in user space, and below that of a block: tags may stand there.
+const UPPER: usize = 0xffff << 48;
+const LOWER: usize = 15;
 
 /// Whether a block knows others by how far behind it they begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +211,9 @@ impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> Offsets> Search<'m
     /// A word with its tag or its mangling off, or as the integer that it is to a virtual machine.
     #[inline(always)]
     fn masked(&mut self, word: usize) {
-        for word in [word & UPPER_OFF, (self.plain)(word), word >> 1, word >> 2, word >> 3] {
+        // (Without a tag above, the one below has been a pointer into the block.)
+        let untagged = if word & UPPER == 0 { word } else { word & !UPPER & !LOWER };
+        for word in [untagged, (self.plain)(word), word >> 1, word >> 2, word >> 3] {
             if self.sieve.holds(word) {
                 self.word(word);
             }

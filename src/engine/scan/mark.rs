@@ -38,8 +38,9 @@ pub struct Marker<'b, 'a, S: SizeOf> {
     deferred: List<usize>,
     possible: bool,
     exact_only: bool,
-    /// What was read as roots, for [`Marker::disguised`].
+    /// What was read as roots, for [`Marker::disguised`], and the words that were.
     ranges: List<AddrRange>,
+    words: List<usize>,
     /// Blocks whose contents keep nothing.
     held: List<usize>,
     /// Words that are to be held when all else has been followed.
@@ -75,6 +76,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
             possible: false,
             exact_only: false,
             ranges: List::new(),
+            words: List::new(),
             held: List::new(),
             at_last: List::new(),
             fresh: None,
@@ -122,6 +124,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
     pub fn root_word(&mut self, word: usize) {
         self.candidate(word);
         self.flush();
+        self.starved |= !self.words.push(word);
         self.root_bytes += 8;
     }
 
@@ -161,7 +164,7 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
     }
 
     /// Second pass, on would-be leaks only: what is reached by pointers in disguise. A word counts if it is the start of an
-    /// unreached block when read at any byte (packed structures), with its upper 16 bits off (tags, NaN boxing), shifted right by one to
+    /// unreached block when read at any byte (packed structures), with its upper 16 bits off (tags, NaN boxing; then the lowest four, too), shifted right by one to
     /// three bits (an integer of a virtual machine's), or as `plain` gives it (the mangled registers of a jmp_buf); or if it points to where
     /// the block's array would have its item 0 (an array that counts from one, or a part of a table that doubles); or, in a block that `holds_offsets`, if it is how far behind that the
     /// other one begins. Gives what was reached so.
@@ -186,8 +189,10 @@ impl<'b, 'a, S: SizeOf> Marker<'b, 'a, S> {
                 Search::new(self.blocks, first, unreached.last().unwrap_or(first), &tables, plain, holds_offsets);
             let fresh = self.fresh.take().unwrap_or_default();
             if all {
-                for &range in self.ranges.iter() {
-                    // SAFETY: by this function's own contract.
+                let words = self.words.as_ptr_range();
+                let words = AddrRange::new(words.start as usize, words.end as usize);
+                for &range in self.ranges.iter().chain([&words]) {
+                    // SAFETY: by this function's own contract; or a list of ours.
                     unsafe { search.read(range) };
                 }
                 for block in self.blocks.marked().filter(|block| self.held.binary_search(block).is_err()) {

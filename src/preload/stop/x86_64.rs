@@ -1,6 +1,8 @@
 //! Where x86-64's registers are in what the kernel gives.
 #![allow(unsafe_code)] // reads a signal frame
 
+use leakscan_engine::sys;
+
 /// General registers of a thread: `user_regs_struct`.
 pub const GENERAL: usize = 27;
 /// The number of the vector registers' set (NT_X86_XSTATE).
@@ -20,6 +22,8 @@ pub unsafe fn interrupted(context: *const usize, general: &mut [usize; GENERAL])
     // Flags, link, the alternate stack (3 words), then 23 general registers, rsp the 16th; then the pointer to the vector
     // state. That says its own length behind a magic number, at byte 464; without it there are 512 bytes.
     const MAGIC: u32 = 0x4650_5853;
+    // The frame has no base of the spare segment, which is still the thread's.
+    general[23] = sys::spare_base();
     // SAFETY: by this function's own contract.
     unsafe {
         for (i, place) in general.iter_mut().take(23).enumerate() {
