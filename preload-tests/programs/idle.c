@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 
@@ -17,6 +18,18 @@ static void *blocking_thread(void *_) {
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, 0);
+    return waiting_thread(_);
+}
+// Says so when the first thread has ended.
+static void *thread_without_main(void *_) {
+    char state = 0, *name_end, line[512];
+    do {
+        FILE *file = fopen("/proc/self/stat", "r");
+        check(file && fgets(line, sizeof line, file) && (name_end = strrchr(line, ')')));
+        fclose(file);
+        state = name_end[2];
+    } while (state != 'Z');
+    say("gone");
     return waiting_thread(_);
 }
 static int any_input(int timeout) {
@@ -69,6 +82,9 @@ int main(int count, char **words) {
     } else if (is(way, "blocked_in_thread")) {
         pthread_create(&thread, 0, blocking_thread, 0);
         pthread_join(thread, 0);
+    } else if (is(way, "gone")) {
+        pthread_create(&thread, 0, thread_without_main, 0);
+        pthread_exit(0);
     } else if (is(way, "busy")) {
         while (any_input(0) == 0) {
             for (int i = 0; i < 5000; i++) churn();

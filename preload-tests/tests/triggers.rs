@@ -75,6 +75,23 @@ fn an_idle_program_answers_within_a_second() {
     }
 }
 
+/// Its own folder in /proc tells nothing any more.
+#[test]
+fn one_whose_first_thread_has_ended_answers() {
+    for stop in ["ptrace", "signal"] {
+        let mut app = program("idle.c").arg("gone").options(&format!("stop={stop}")).start();
+        assert_eq!((app.line(), app.line()), ("up".into(), "gone".into()));
+        let told = must(&mut command(["doctor", &app.pid().to_string()]));
+        assert!(told.contains("it listens to signal 58"), "{told}");
+        for status in ["suspected", "confirmed"] {
+            let report = app.scan();
+            assert_eq!((report.total(), report.leaks[0].status.as_str()), ((1, 1337), status), "{report:?}");
+        }
+        app.say("on");
+        assert_eq!(app.finish().ok().report().triggers(), ["signal", "signal", "exit"]);
+    }
+}
+
 #[test]
 fn a_busy_program_answers_within_a_second() {
     answers_when_asked("spin", "");

@@ -28,6 +28,8 @@ pub struct Status {
     pub seccomp: u32,
     pub no_new_privs: bool,
     pub zombie: bool,
+    /// By a signal, as SIGSTOP, or by a debugger.
+    pub stopped: bool,
 }
 
 impl Status {
@@ -54,7 +56,10 @@ impl Status {
             let mask = || u64::from_str_radix(value, 16).unwrap_or(0);
             match name {
                 "Name" => status.name = value.to_owned(),
-                "State" => status.zombie = value.starts_with(['Z', 'X']),
+                "State" => {
+                    status.zombie = value.starts_with(['Z', 'X']);
+                    status.stopped = value.starts_with(['T', 't']);
+                }
                 "TracerPid" => status.tracer = number(),
                 // Of real, effective, saved and file system ids, the kernel's permission checks use the effective one.
                 "Uid" => status.uid = words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(u32::MAX),
@@ -77,6 +82,11 @@ pub fn is_library(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"libleakscan.so"))
 }
 
+fn status_in(folder: &Path) -> io::Result<Status> {
+    // Not text: the name of a process is any bytes.
+    Ok(Status::parse(&String::from_utf8_lossy(&fs::read(folder.join("status"))?)))
+}
+
 fn has(mask: u64, signal: i32) -> bool {
     u32::try_from(signal - 1).is_ok_and(|bit| bit < 64 && mask >> bit & 1 != 0)
 }
@@ -86,19 +96,29 @@ impl Process {
         Self { pid: std::process::id() }
     }
 
+    fn folder(self) -> PathBuf {
+        format!("/proc/{}", self.pid).into()
+    }
+
+    /// A file that tells of the process as a whole, from one of its threads that has not ended.
     pub fn file(self, name: &str) -> PathBuf {
-        format!("/proc/{}/{name}", self.pid).into()
+        let task = if self.status().is_ok_and(|status| status.zombie) { self.running_thread() } else { None };
+        task.unwrap_or_else(|| self.folder()).join(name)
     }
 
     pub fn status(self) -> io::Result<Status> {
-        // Not text: the name of a process is any bytes.
-        Ok(Status::parse(&String::from_utf8_lossy(&fs::read(self.file("status"))?)))
+        status_in(&self.folder())
     }
 
     pub fn is_alive(self) -> bool {
-        // A first thread that has called pthread_exit looks like a zombie while the others run on.
-        let others = || fs::read_dir(self.file("task")).is_ok_and(|tasks| tasks.count() > 1);
-        self.status().is_ok_and(|status| !status.zombie || others())
+        self.status().is_ok_and(|status| !status.zombie || self.running_thread().is_some())
+    }
+
+    /// The folder of a thread that has not ended. A first thread that has called pthread_exit looks like a zombie while the others run on,
+    /// and its own folder tells nothing.
+    fn running_thread(self) -> Option<PathBuf> {
+        let threads = fs::read_dir(self.folder().join("task")).ok()?.flatten().map(|thread| thread.path());
+        threads.into_iter().find(|thread| status_in(thread).is_ok_and(|status| !status.zombie))
     }
 
     /// Whether libleakscan.so is in it.

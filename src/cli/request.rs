@@ -126,6 +126,11 @@ impl Target {
             }
             if asked.elapsed() >= timeout {
                 let seconds = timeout.as_secs();
+                if self.process.status().is_ok_and(|status| status.stopped) {
+                    return Err(format!(
+                        "process {pid} gave no scan within {seconds} s: it is stopped (by SIGSTOP, by its terminal or by a debugger); it will scan when it goes on"
+                    ));
+                }
                 return Err(match self.report() {
                     Some(file) => format!(
                         "process {pid} gave no whole scan within {seconds} s; its report is {}",

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Sends any signal, real-time ones included (the crates' signal types stop at 31).
@@ -49,7 +50,8 @@ fn check(result: i32) -> io::Result<()> {
 /// # Errors
 /// Where it cannot be opened, is no regular file, or cannot be mapped.
 pub fn map_file(path: &Path) -> io::Result<&'static [u8]> {
-    let file = std::fs::File::open(path)?;
+    // (A FIFO would wait for somebody who writes.)
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::Error::other("not a regular file"));

@@ -152,6 +152,14 @@ fn a_sysroot_holds_the_files_of_another_machine() {
 }
 
 #[test]
+fn a_fifo_under_a_modules_name_is_not_waited_for() {
+    let built = build(&[]);
+    std::fs::remove_file(&built.path).unwrap();
+    run(Command::new("mkfifo").arg(&built.path));
+    assert_eq!(built.look(Places::default()).1, [Trouble::Unreadable("not a regular file".into())]);
+}
+
+#[test]
 fn broken_files_give_fewer_names_and_no_panic() {
     let built = build(&["-gz=none"]);
     let whole = std::fs::read(&built.path).unwrap();

@@ -213,6 +213,11 @@ fn scan_refuses_what_cannot_answer() {
     assert!(text(&output.stderr).contains("gave no report within 0 s at "), "{}", text(&output.stderr));
     let output = place.run(&["scan", "--signal", "57", &pid]);
     assert!(text(&output.stderr).contains("does not listen to signal 57"), "{}", text(&output.stderr));
+    assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    while !std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ") {}
+    let output = place.run(&["scan", "--timeout", "0", &pid]);
+    assert!(text(&output.stderr).contains("it is stopped (by SIGSTOP"), "{}", text(&output.stderr));
+    assert!(Command::new("kill").args(["-CONT", &pid]).status().unwrap().success());
     drop(child.stdin.take());
     child.wait().unwrap();
 }
