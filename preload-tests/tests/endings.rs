@@ -88,6 +88,9 @@ fn a_signal_ends_it_after_a_scan() {
     for by in ["segv", "fault", "term", "assert", "trap", "alarm", "pipe", "chained", "default_again", "system_v"] {
         scanned_once_at_the_end(by);
     }
+    for by in ["timer", "real_time", "last_real_time"] {
+        scanned_once_at_the_end(by);
+    }
     // Our handler, called by the program.
     let outcome = program("endings.c").arg("called").run();
     assert_eq!((outcome.status.signal(), outcome.report().triggers()), (Some(15), vec!["exit"]), "{outcome:?}");

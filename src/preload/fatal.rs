@@ -5,7 +5,7 @@
 //! has a handler of its own, or ignores the signal, nothing changes; nor does a stack that is used up and leaves a handler no room.
 #![allow(unsafe_code)] // exported functions; reads what the kernel hands to a handler, sends the signal again
 
-use crate::stop::signal::{Action, SA_ONSTACK, SA_SIGINFO, install};
+use crate::stop::signal::{self as asks, Action, SA_ONSTACK, SA_SIGINFO, install};
 use crate::{real, regions, sandbox, trigger, userfaultfd};
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -19,9 +19,11 @@ const SIGKILL: c_int = 9;
 const SIGSEGV: c_int = 11;
 /// Those at a fault of the program's own: SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
 const FAULTS: [c_int; 7] = [SIGILL, 5, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, 31];
-/// Those that end it from outside: SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM, SIGTERM, SIGXCPU, SIGXFSZ. The first process
-/// of a container gets none of them while it has no handler.
-const OTHERS: [c_int; 10] = [1, 2, 3, 10, 12, 13, 14, 15, 24, 25];
+/// Those that end it from outside: SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM, SIGTERM, SIGSTKFLT, SIGXCPU, SIGXFSZ, SIGVTALRM,
+/// SIGPROF, SIGIO, SIGPWR, and the real-time ones that libc leaves to programs. The first process of a container gets none of them while it
+/// has no handler.
+const OTHERS: [c_int; 15] = [1, 2, 3, 10, 12, 13, 14, 15, 16, 24, 25, 26, 27, 29, 30];
+const REAL_TIME: core::ops::RangeInclusive<c_int> = 34..=64;
 /// After it the default action holds again.
 const SA_RESETHAND: c_int = 0x8000_0000u32.cast_signed();
 const SIG_DFL: usize = 0;
@@ -72,13 +74,17 @@ fn put_back(signals: impl Iterator<Item = c_int>) {
 /// The child of a fork may be the first process of a container.
 pub fn forked() {
     if ON.load(Relaxed) && sys::getpid() == 1 {
-        put_back(OTHERS.into_iter());
+        put_back(others());
     }
 }
 
 fn watched() -> impl Iterator<Item = c_int> {
-    let others = if sys::getpid() == 1 { &[] } else { &OTHERS[..] };
-    FAULTS.iter().chain(others).copied()
+    let is_first = sys::getpid() == 1;
+    FAULTS.into_iter().chain(others().filter(move |_| !is_first))
+}
+
+fn others() -> impl Iterator<Item = c_int> {
+    OTHERS.into_iter().chain(REAL_TIME.filter(|signal| *signal as u32 != asks::number()))
 }
 
 /// Puts our handler in place of the default action.
