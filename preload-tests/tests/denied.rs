@@ -132,7 +132,35 @@ fn there_is_no_proc() {
     let empty = app.path("empty");
     std::fs::create_dir(&empty).unwrap();
     let outcome = app.arg(&empty).run();
-    told(&outcome);
+    // The scan before, which says so; and the first one that cannot be made.
+    let report = outcome.ok().report();
+    assert_eq!((report.triggers(), report.total()), (vec!["chroot"], (1, 1337)), "{report:?}");
+    assert_eq!(outcome.stderr.lines().filter(|line| line.starts_with("leakscan: ")).count(), 1, "{outcome:?}");
+}
+
+/// What is lost until then is told before, and what comes later where that is possible.
+#[test]
+fn another_root_directory() {
+    if !is_root() {
+        return told(&app("clone_refused").run());
+    }
+    for past_libc in [&[][..], &["syscall"]] {
+        for (fate, lost) in [("lose", (1, 1337)), ("keep", (0, 0))] {
+            let app = program("jail.c").options("quiet=1");
+            let empty = app.path("jail");
+            std::fs::create_dir(&empty).unwrap();
+            let outcome = app.clone().arg(&empty).arg(fate).args(past_libc.iter().copied()).run_as_bare();
+            let report = outcome.report();
+            assert_eq!((report.triggers(), report.total()), (vec!["chroot"], lost), "{fate}: {report:?}");
+            assert!(report.leaks.iter().all(|leak| leak.status == "suspected"), "{report:?}");
+            let [unseen] = &report.last().unseen[..] else { panic!("{report:?}") };
+            assert_eq!((unseen.what.as_str(), unseen.count), ("chroot", 1));
+            // The same directory under another name: nothing is missing there.
+            let report = app.arg("/./").arg(fate).run_as_bare().report();
+            assert_eq!((report.triggers(), report.total()), (vec!["chroot", "exit"], lost), "{fate}: {report:?}");
+            assert!(report.leaks.iter().all(|leak| leak.status == "confirmed") && report.last().unseen.is_empty());
+        }
+    }
 }
 
 /// A filter that would end the program for a scan: the last one comes before it, and the program goes on as without us.

@@ -316,6 +316,11 @@ fn counters(found: &mut Findings, trigger: Trigger, shared: &Shared, settings: &
         (trigger == Trigger::Seccomp).into(),
         b"the program puts a filter on its system calls that would end it for a scan: with it there is none that would confirm what this one found first",
     );
+    unseen.add_count(
+        "chroot",
+        (trigger == Trigger::Chroot).into(),
+        b"the program changes its root directory: where the new one has no /proc, or no folder for the report, this is the last scan",
+    );
     unseen.add_count("allocator", (!bundled::refused().is_empty()).into(), bundled::refused());
     unseen.add_count(
         "pymalloc",

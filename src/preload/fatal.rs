@@ -218,12 +218,13 @@ pub extern "C" fn raise(signal: c_int) -> c_int {
     real::raise(signal)
 }
 
-/// syscall: the program's, where it ends the program, makes it another one, lets it serve its own page faults, advises of memory, or puts on a
+/// syscall: the program's, where it ends the program, makes it another one, changes its root, lets it serve its own page faults, advises of memory, or puts on a
 /// filter; or any, before the real one is known.
 pub extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
     match number as usize {
         nr::EXIT_GROUP => trigger::last(),
         nr::EXECVE | nr::EXECVEAT => trigger::before_exec(),
+        nr::CHROOT => trigger::before_chroot(),
         nr::USERFAULTFD => userfaultfd::SEEN.store(true, Relaxed),
         _ => {}
     }

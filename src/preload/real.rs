@@ -131,6 +131,7 @@ functions! {
     SIGNAL, "signal", bsd_signal;
     KILL, "kill", kill_by_kernel;
     RAISE, "raise", gsignal;
+    CHROOT, "chroot";
     SYSCALL, "syscall", syscall_by_kernel;
     PRCTL, "prctl";
     SETUID, "setuid";

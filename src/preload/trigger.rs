@@ -98,7 +98,8 @@ fn request_in_clear_room(trigger: Trigger) -> bool {
     if settings::PID.load(Relaxed) != sys::getpid() || LAST.load(Relaxed) {
         return false;
     }
-    let waits = trigger.is_end() || matches!(trigger, Trigger::Api | Trigger::Misuse | Trigger::Seccomp);
+    let waits =
+        trigger.is_end() || matches!(trigger, Trigger::Api | Trigger::Misuse | Trigger::Seccomp | Trigger::Chroot);
     // A handler of the program's must not run in the midst of it, and could not be let in by the child either.
     let mask = block_signals();
     let mut made = false;
@@ -245,6 +246,14 @@ pub extern "C" fn before_exec_of(path: *const core::ffi::c_char) {
 /// A filter is about to come that would end the program for what a scan asks of the kernel.
 pub fn before_filter() {
     at_end(Trigger::Seccomp);
+}
+
+/// The root directory is about to change. In the new one there may be no /proc, without which there is no scan.
+pub fn before_chroot() {
+    // (Nobody else may change it.)
+    if sys::geteuid() == 0 {
+        at_end(Trigger::Chroot);
+    }
 }
 
 /// Whether this process has allocated nothing, was never scanned, and would leave no report without a leak.

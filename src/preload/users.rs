@@ -4,7 +4,7 @@
 
 use crate::helper::{self, Kind};
 use crate::{ledger, real, report_file, sandbox, settings, snapshot, trigger};
-use core::ffi::c_int;
+use core::ffi::{c_char, c_int};
 use core::sync::atomic::Ordering::Relaxed;
 use leakscan_engine::sys;
 
@@ -42,6 +42,13 @@ fn hand_to(user: u32) -> bool {
 fn give(user: u32) -> bool {
     let (Some(settings), Some(shared)) = (settings::get(), ledger::get()) else { return false };
     report_file::hand_over(settings, shared.ledger, user)
+}
+
+/// chroot: the program's.
+#[unsafe(no_mangle)]
+pub extern "C" fn chroot(path: *const c_char) -> c_int {
+    trigger::before_chroot();
+    real::chroot(path)
 }
 
 struct Handing {

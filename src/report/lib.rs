@@ -87,6 +87,8 @@ pub enum Trigger {
     Exec,
     /// The program is about to put a filter on its system calls under which no scan is possible.
     Seccomp,
+    /// The program is about to change its root directory, where there may be no /proc, and no folder for the report.
+    Chroot,
     /// A block was freed twice: the program may be about to end.
     Misuse,
 }
@@ -135,6 +137,7 @@ words!(Trigger {
     Exit = "exit",
     Exec = "exec",
     Seccomp = "seccomp",
+    Chroot = "chroot",
     Misuse = "misuse",
 });
 words!(Wrong { Mismatch = "mismatch", DoubleFree = "double-free", WildFree = "wild-free" });

@@ -73,6 +73,7 @@ pub mod nr {
     pub const EXIT_GROUP: usize = 94;
     pub const EXECVE: usize = 221;
     pub const EXECVEAT: usize = 281;
+    pub const CHROOT: usize = 51;
     pub const USERFAULTFD: usize = 282;
     pub const PIPE2: usize = 59;
     pub const IOCTL: usize = 29;

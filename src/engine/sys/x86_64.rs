@@ -57,6 +57,7 @@ pub mod nr {
     pub const EXIT: usize = 60;
     pub const EXECVE: usize = 59;
     pub const EXECVEAT: usize = 322;
+    pub const CHROOT: usize = 161;
     pub const USERFAULTFD: usize = 323;
     pub const PIPE2: usize = 293;
     pub const IOCTL: usize = 16;

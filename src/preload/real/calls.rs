@@ -194,6 +194,9 @@ pub unsafe fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> 
 pub fn signal(signal: c_int, handler: usize) -> usize {
     call!(SIGNAL, fn(signal: c_int, handler: usize) -> usize)
 }
+pub fn chroot(path: *const c_char) -> c_int {
+    call!(CHROOT, fn(path: *const c_char) -> c_int)
+}
 pub fn raise(signal: c_int) -> c_int {
     call!(RAISE, fn(signal: c_int) -> c_int)
 }

@@ -332,10 +332,10 @@ macro_rules! export_unless {
 }
 
 export_unless! {
-    // exit_group, execve, execveat, userfaultfd, prctl, seccomp, madvise.
+    // exit_group, execve, execveat, userfaultfd, prctl, seccomp, madvise, chroot.
     "syscall", SYSCALL, [
         "cmp w0, #94", "b.eq 2f", "cmp w0, #221", "b.eq 2f", "cmp w0, #281", "b.eq 2f", "cmp w0, #282", "b.eq 2f",
-        "cmp w0, #167", "b.eq 2f", "cmp w0, #277", "b.eq 2f", "cmp w0, #233", "b.eq 2f"
+        "cmp w0, #167", "b.eq 2f", "cmp w0, #277", "b.eq 2f", "cmp w0, #233", "b.eq 2f", "cmp w0, #51", "b.eq 2f"
     ] => crate::fatal::syscall;
     // PR_SET_SECCOMP.
     "prctl", PRCTL, ["cmp w0, #22", "b.eq 2f"] => crate::sandbox::prctl;

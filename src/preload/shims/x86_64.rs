@@ -317,10 +317,10 @@ macro_rules! export_unless {
 }
 
 export_unless! {
-    // exit_group, execve, execveat, userfaultfd, prctl, seccomp, madvise.
+    // exit_group, execve, execveat, userfaultfd, prctl, seccomp, madvise, chroot.
     "syscall", SYSCALL, [
         "cmp edi, 231", "je 2f", "cmp edi, 59", "je 2f", "cmp edi, 322", "je 2f", "cmp edi, 323", "je 2f",
-        "cmp edi, 157", "je 2f", "cmp edi, 317", "je 2f", "cmp edi, 28", "je 2f"
+        "cmp edi, 157", "je 2f", "cmp edi, 317", "je 2f", "cmp edi, 28", "je 2f", "cmp edi, 161", "je 2f"
     ] => crate::fatal::syscall;
     // PR_SET_SECCOMP.
     "prctl", PRCTL, ["cmp edi, 22", "je 2f"] => crate::sandbox::prctl;
