@@ -86,3 +86,33 @@ fn a_stack_of_a_hundred_thousand_frames() {
         }
     }
 }
+
+/// Of those that found no room it is said that they did, and nothing else is wrong.
+#[test]
+fn more_lost_blocks_than_are_remembered_from_scan_to_scan() {
+    const REMEMBERED: u64 = 1 << 20;
+    const ALL: u64 = REMEMBERED + 1000;
+    let outcome = program("full_tables.c").arg("blocks").options("interval=0").run();
+    let told = |scan: u32| {
+        let report = outcome.report_of_scan(scan);
+        assert_eq!(report.total(), (ALL, ALL * 16), "scan {scan}: {report:?}");
+        let unseen = report.last().unseen.iter().map(|unseen| (unseen.what.clone(), unseen.count));
+        (report.summary.confirmed.blocks, report.summary.suspected.blocks, unseen.collect::<Vec<_>>())
+    };
+    outcome.ok();
+    assert_eq!(told(1), (0, ALL, vec![("confirmation".into(), 1000)]));
+    assert_eq!(told(2), (REMEMBERED, 1000, vec![("confirmation".into(), 1000)]));
+    assert_eq!((told(3).0, told(3).1), (ALL, 0));
+}
+
+#[test]
+fn more_stacks_than_there_are_numbers_for() {
+    let outcome = program("full_tables.c").arg("stacks").options("interval=0").run();
+    let report = outcome.ok().report();
+    let [unseen] = &report.last().unseen[..] else { panic!("{report:?}") };
+    let stacks = outcome.stat("stacks");
+    assert_eq!(stacks, (1 << 21) - 1);
+    // All that were asked for, but for the few of libc's start.
+    let few = unseen.count + stacks - (1 << 21);
+    assert!(unseen.what == "stack" && unseen.count >= 1 && few < 20, "{report:?}");
+}
