@@ -172,6 +172,38 @@ fn stderr_that_nobody_can_be_told_by() {
     }
 }
 
+/// A file system in memory, for as long as it is here.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn new(place: std::path::PathBuf, options: &str) -> Self {
+        fs::create_dir(&place).unwrap();
+        let _ = must(Command::new("mount").args(["-t", "tmpfs", "-o", options, "leakscan-test"]).arg(&place));
+        Self(place)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_file_system_that_is_read_only() {
+    if !is_root() {
+        // Only root can mount one.
+        return a_folder_that_may_not_be_written();
+    }
+    let mounted = std::cell::RefCell::new(Vec::new());
+    let app = || {
+        let app = app().options("log_path=fixed/report");
+        mounted.borrow_mut().push(Mounted::new(app.path("fixed"), "ro"));
+        app
+    };
+    refused(app, "read-only");
+}
+
 #[test]
 fn a_device_that_is_full() {
     if !is_root() {
@@ -179,18 +211,10 @@ fn a_device_that_is_full() {
         return a_limit_on_the_size_of_files();
     }
     let app = || app().options("log_path=small/report");
-    struct Mounted(std::path::PathBuf);
-    impl Drop for Mounted {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg(&self.0).status();
-        }
-    }
     let mount = |app: &App| {
-        let place = app.path("small");
-        fs::create_dir(&place).unwrap();
-        let _ = must(Command::new("mount").args(["-t", "tmpfs", "-o", "size=4k", "leakscan-test"]).arg(&place));
-        fs::write(place.join("fills it"), [b'x'; 4096]).unwrap();
-        Mounted(place)
+        let mounted = Mounted::new(app.path("small"), "size=4k");
+        fs::write(mounted.0.join("fills it"), [b'x'; 4096]).unwrap();
+        mounted
     };
     let loud = app();
     let mounted = mount(&loud);
