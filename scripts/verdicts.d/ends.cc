@@ -9,6 +9,8 @@
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 static NOINLINE void lose_now(void) { make(); }
@@ -41,6 +43,19 @@ static void by_overflow(void) {
     overflow(&start);
 }
 static void by_signal(void) { raise(SIGTERM); }
+static void by_profiling(void) {
+    struct itimerval soon = {};
+    soon.it_value.tv_usec = 1000;
+    check(setitimer(ITIMER_PROF, &soon, 0) == 0);
+    for (volatile int i = 0;; i = i + 1) {
+    }
+}
+static void by_real_time(void) { raise(SIGRTMIN + 3); }
+static void jailed(void) {
+    if (getuid() != 0) not_here("not run by root");
+    check(mkdir("jail", 0700) == 0 && chroot("jail") == 0 && chdir("/") == 0);
+    exit(0);
+}
 static void by_kill(void) { raise(SIGKILL); }
 static void handler(int) { _exit(0); }
 static void by_handler(void) {
@@ -133,6 +148,8 @@ static const ending endings[] = {
     {"fault", by_fault},
     {"overflow", by_overflow},
     {"signal", by_signal},
+    {"profiling", by_profiling},
+    {"real_time", by_real_time},
     {"kill", by_kill},
     {"handler", by_handler},
     {"exception", by_exception},
@@ -143,6 +160,7 @@ static const ending endings[] = {
     {"closed_descriptors", closed_descriptors},
     {"no_dump", no_dump},
     {"other_user", other_user},
+    {"jailed", jailed},
     {"sandbox", sandbox},
     {"traced", traced},
 };

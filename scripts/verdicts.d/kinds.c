@@ -24,6 +24,11 @@ static void high_tag(void) {
     if (!lost) global = (void *)(~hidden | (uintptr_t)0xfff9 << 48);
     hidden = 0;
 }
+static void both_tags(void) {
+    hide();
+    if (!lost) global = (void *)(~hidden | (uintptr_t)0x1234 << 48 | 1);
+    hidden = 0;
+}
 static void shifted(void) {
     hide();
     if (!lost) global = (void *)(~hidden << 3);
@@ -94,19 +99,20 @@ static void in_epoll(void) {
     hidden = 0;
     if (lost) check(epoll_ctl(epoll, EPOLL_CTL_DEL, never[0], 0) == 0);
 }
-static void new_timer(int notify) {
+static void new_timer(int notify, uintptr_t tag) {
     below(put_hidden);
     struct sigevent event = {.sigev_notify = notify, .sigev_signo = SIGUSR2};
-    event.sigev_value.sival_ptr = HIDDEN;
+    event.sigev_value.sival_ptr = (void *)(~hidden | tag);
     timer_t timer;
     check(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
     memset(&event, 0, sizeof event);
     hidden = 0;
     if (lost) check(timer_delete(timer) == 0);
 }
-static void in_timer(void) { new_timer(SIGEV_SIGNAL); }
+static void in_timer(void) { new_timer(SIGEV_SIGNAL, 0); }
+static void in_timer_with_tag(void) { new_timer(SIGEV_SIGNAL, (uintptr_t)0x1234 << 48); }
 static void in_thread_timer(void) {
-    new_timer(SIGEV_THREAD);
+    new_timer(SIGEV_THREAD, 0);
     // Its helper thread.
     wait_for_threads(2);
 }
@@ -192,6 +198,7 @@ static const struct choice kinds[] = {
     {"before_the_start", before_the_start},
     {"low_tag", low_tag},
     {"high_tag", high_tag},
+    {"both_tags", both_tags},
     {"shifted", shifted},
     {"packed", in_packed},
     {"doubling_table", doubling_table},
@@ -200,6 +207,7 @@ static const struct choice kinds[] = {
     {"mangled", mangled},
     {"epoll", in_epoll},
     {"timer", in_timer},
+    {"timer_with_tag", in_timer_with_tag},
     {"thread_timer", in_thread_timer},
     {"pending_signal", in_pending_signal},
     {"alternate_stack", alternate_stack},

@@ -86,6 +86,14 @@ static void in_register_of_main(void) {
     register_thread(0);
 }
 static void in_register(void) { start(register_thread); }
+static void *tagged_register_thread(void *_) {
+    hide();
+    scrub();
+    __asm__ volatile("mov %[hidden], %%rbx\n not %%rbx\n mov $0x1234, %%ecx\n shl $48, %%rcx\n or %%rcx, %%rbx\n" SAY_READY "1: pause\n jmp 1b"
+                     : : READY_INPUTS : READY_CLOBBERS);
+    return _;
+}
+static void in_tagged_register(void) { start(tagged_register_thread); }
 static void *vector_thread(void *_) {
     hide();
     scrub();
@@ -444,6 +452,7 @@ static const struct choice places[] = {
     {"loaded_tls_of_thread", in_loaded_tls_of_thread},
     {"register_of_main", in_register_of_main},
     {"register", in_register},
+    {"tagged_register", in_tagged_register},
     {"vector_register", in_vector_register},
     {"argument", in_argument},
     {"wide_register", in_wide_register},
