@@ -156,3 +156,16 @@ fn a_stack_of_an_ended_thread_that_libc_gives_to_one_of_its_own() {
         assert!(report.scans.iter().all(|scan| scan.threads == 3 && scan.unseen.is_empty()), "{report:?}");
     }
 }
+
+/// Parked by the signal they were all on it, each frame over the one before.
+#[test]
+fn threads_with_one_alternate_signal_stack() {
+    for stop in ["ptrace", "signal"] {
+        for (words, lost) in [(&[][..], (0, 0)), (&["lose"], (1, 1337))] {
+            let outcome = program("shared_alternate.c").args(words).options(&format!("stop={stop}:interval=0")).run();
+            let report = outcome.ok().report();
+            assert_eq!((report.scans.len(), report.total()), (21, lost), "{stop}: {report:?}");
+            assert!(report.scans[..20].iter().all(|scan| scan.via == stop && scan.unseen.is_empty()), "{report:?}");
+        }
+    }
+}

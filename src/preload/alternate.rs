@@ -6,10 +6,11 @@
 #![allow(unsafe_code)] // reads what the program gives to sigaltstack, and the copied memory
 
 use crate::state::TRACKER;
+use crate::stop::signal;
 use crate::tls::Alternate;
-use crate::{real, tls};
+use crate::{real, sandbox, tls};
 use core::ffi::c_int;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use leakscan_engine::AddrRange;
 use leakscan_engine::record::live_map::Cell;
 use leakscan_engine::scan::blocks::{Blocks, SizeOf};
@@ -19,7 +20,6 @@ use leakscan_engine::sys;
 
 /// glibc's `stack_t`.
 #[derive(Clone, Copy)]
-#[repr(C)]
 struct SignalStack {
     start: usize,
     flags: c_int,
@@ -28,24 +28,57 @@ struct SignalStack {
 
 const SS_DISABLE: c_int = 2;
 
+impl SignalStack {
+    fn range(self) -> AddrRange {
+        let size = if self.flags & SS_DISABLE == 0 { self.size } else { 0 };
+        AddrRange::new(self.start, self.start.saturating_add(size))
+    }
+}
+
+/// Where alternate stacks have begun; 0: an empty place.
+static STARTS: [AtomicUsize; 1 << 14] = [const { AtomicUsize::new(0) }; 1 << 14];
+
+/// A thread is about to have that stack. If another one has it (as a server's threads may, which will need it but once, at the end),
+/// our handlers of the signal that stops threads must not all be on it.
+fn is_to_be(stack: AddrRange) {
+    if !stack.is_empty()
+        && has_been(stack.start)
+        && let Some(thread) = tls::current()
+        && tls::is_any_other(thread, |other| other.alternate.range().overlaps(stack)) != Some(false)
+    {
+        signal::leave_alternate_stacks();
+    }
+}
+
+/// Whether a stack has begun there before, or may have; notes that one does now.
+fn has_been(start: usize) -> bool {
+    const TRIES: usize = 64;
+    let first = start.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50;
+    for place in (first..first + TRIES).map(|at| &STARTS[at % STARTS.len()]) {
+        match place.compare_exchange(0, start, Relaxed, Relaxed) {
+            Ok(_) => return false,
+            Err(other) if other == start => return true,
+            Err(_) => {}
+        }
+    }
+    true
+}
+
 /// sigaltstack: the program's, with a note of where the calling thread's alternate stack lies.
 #[unsafe(no_mangle)]
 pub extern "C" fn sigaltstack(new: usize, old: usize) -> c_int {
-    // One structure for both is written over.
-    let kept = if new != 0 && new == old { sys::peek::<3>(new) } else { None };
+    // (What is given may not be readable; and one structure for both is written over.)
+    let words = if new == 0 || sandbox::is_closed() { None } else { sys::peek::<3>(new) };
+    let given = words.map(|[start, flags, size]| SignalStack { start, flags: flags as c_int, size }.range());
+    if let Some(stack) = given {
+        is_to_be(stack);
+    }
     let result = real::sigaltstack(new, old);
     if result == 0
-        && new != 0
+        && let Some(stack) = given
         && let Some(thread) = tls::current()
     {
-        let stack = match &kept {
-            Some(words) => words.as_ptr() as usize,
-            None => new,
-        };
-        // SAFETY: the kernel has just read it, or it is a copy.
-        let stack = unsafe { *(stack as *const SignalStack) };
-        let size = if stack.flags & SS_DISABLE == 0 { stack.size } else { 0 };
-        thread.alternate.size.store(size, Relaxed);
+        thread.alternate.size.store(stack.len(), Relaxed);
         thread.alternate.start.store(stack.start, Relaxed);
         thread.alternate.cell.store(cell(TRACKER.live.get(stack.start)), Relaxed);
     }

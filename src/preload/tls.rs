@@ -434,6 +434,12 @@ pub fn all() -> impl Iterator<Item = &'static Thread> {
     })
 }
 
+/// Whether any other thread's block is such; `None` if that cannot be told now, as in a handler that has interrupted who makes one.
+pub fn is_any_other(mine: &Thread, such: impl Fn(&Thread) -> bool) -> Option<bool> {
+    let _held = POOL.try_lock()?;
+    Some(all().any(|other| other.tid.load(Relaxed) != 0 && !core::ptr::eq(other, mine) && such(other)))
+}
+
 /// Holds the pool over a fork.
 pub fn before_fork() {
     core::mem::forget(POOL.lock());

@@ -61,6 +61,22 @@ pub fn install(signal: c_int, handler: usize, flags: c_int, at_most: usize) -> b
     }
 }
 
+/// Two threads have one alternate stack: the handler runs on the stack that the signal has found from now on. For who has not got it yet.
+pub fn leave_alternate_stacks() {
+    let (signal, mut ours) = (number() as c_int, Action::DEFAULT);
+    // SAFETY: glibc writes the one action and reads the other, which is the same but for the flag.
+    unsafe {
+        if signal != 0
+            && real::sigaction(signal, core::ptr::null(), &raw mut ours) == 0
+            && ours.handler == handle as *const () as usize
+            && ours.flags & SA_ONSTACK != 0
+        {
+            ours.flags &= !SA_ONSTACK;
+            real::sigaction(signal, &raw const ours, core::ptr::null_mut());
+        }
+    }
+}
+
 /// The signal that is handled; 0: none.
 pub fn number() -> u32 {
     SIGNAL.load(Relaxed)
