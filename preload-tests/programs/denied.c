@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 static NOINLINE void *keep(void) { return memset(malloc(500), 0, 500); }
 static NOINLINE void lose(void) { memset(malloc(1337), 0, 1337); }
@@ -74,6 +75,13 @@ static void under_a_tracer(void) {
     }
 }
 
+// A block that a timer alone knows.
+static NOINLINE void give_to_timer(void) {
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2, .sigev_value.sival_ptr = memset(malloc(555), 0, 555)};
+    timer_t timer;
+    check(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
+}
+
 int main(int count, char **words) {
     check(count >= 2 && pipe(ready) == 0 && pipe(never) == 0);
     const char *what = words[1];
@@ -85,6 +93,11 @@ int main(int count, char **words) {
     }
     below(lose);
     if (is(what, "not_dumpable")) check(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0);
+    if (is(what, "two_users")) {
+        below(give_to_timer);
+        scrub();
+        check(setegid(65534) == 0 && seteuid(65534) == 0 && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0);
+    }
     if (is(what, "ptrace_refused")) filter(SYS_ptrace, SECCOMP_RET_ERRNO | EPERM);
     if (is(what, "ptrace_kills")) filter(SYS_ptrace, SECCOMP_RET_KILL_PROCESS);
     if (is(what, "clone_refused")) filter(SYS_clone, SECCOMP_RET_ERRNO | EPERM);

@@ -47,15 +47,35 @@ fn a_program_under_a_debugger() {
     by_signal(&outcome.report_of(child.parse().unwrap()));
 }
 
+fn open_to_all(app: &App) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(app.folder(), std::fs::Permissions::from_mode(0o777)).unwrap();
+}
+
 #[test]
 fn a_program_that_is_not_dumpable() {
     let app = app("not_dumpable");
     if !is_root() {
         return app.run().expect_leaks(1, 1337);
     }
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(app.folder(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    open_to_all(&app);
     app.as_nobody().run().expect_leaks(1, 1337);
+}
+
+/// Root that acts as another user, and may be dumped all the same, as some servers: its timers are kept from its own copy.
+#[test]
+fn a_program_that_is_two_users_at_once() {
+    if !is_root() {
+        return app("not_dumpable").run().expect_leaks(1, 1337);
+    }
+    let app = app("two_users");
+    open_to_all(&app);
+    let outcome = app.run();
+    outcome.expect_leaks(1, 1337);
+    let report = outcome.report();
+    let live: Vec<_> = report.scans.iter().map(|scan| (scan.trigger.as_str(), scan.unseen.len())).collect();
+    assert!(live.len() > 2 && live.iter().all(|(_, unseen)| *unseen == 0), "{report:?}");
+    assert_eq!(outcome.report_of_scan(2).leaks[0].status, "confirmed");
 }
 
 /// The program has gone on; there is no scan, and that was said once.

@@ -71,10 +71,12 @@ pub struct Timers {
 impl Timers {
     pub const NONE: Self = Self { values: [0; 64], count: 0, are_all: false };
 
-    /// For a program's thread: of a program that is not dumpable (since it was another user, say) they are kept from other processes.
+    /// For a program's thread: of a program that is not dumpable (since it was another user, say), or is several users at once, they are kept
+    /// from other processes.
     pub fn note(&mut self) {
         (self.count, self.are_all) = (0, false);
-        if sys::is_dumpable() {
+        let is_one = |[real, effective, saved]: [u32; 3]| real == effective && effective == saved;
+        if sys::is_dumpable() && is_one(sys::users()) && is_one(sys::groups()) {
             return;
         }
         let told = sys::each_line(c"/proc/self/timers", &mut [0; 1024], |line| {
