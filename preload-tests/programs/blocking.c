@@ -348,9 +348,12 @@ int main(int count, char **words) {
     while (!thread_id) sched_yield();
     wait_until_it_sleeps();
     check(!done);
-    LEAKSCAN_SCAN();
-    wait_until_it_sleeps();
-    tell("scanned");
+    // As often as a second argument says.
+    for (int left = count > 2 ? atoi(words[2]) : 1; left > 0 && !done; left--) {
+        LEAKSCAN_SCAN();
+        wait_until_it_sleeps();
+        tell("scanned");
+    }
     if (!done) {
         chosen->after();
         pthread_join(caller, NULL);

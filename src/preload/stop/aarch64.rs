@@ -1,6 +1,8 @@
 //! Where aarch64's registers are in what the kernel gives.
 #![allow(unsafe_code)] // reads a signal frame
 
+use super::EndedEarly;
+
 /// General registers of a thread: x0 to x30, sp, pc, pstate.
 pub const GENERAL: usize = 34;
 /// The number of the vector registers' set (NT_PRFPREG).
@@ -12,6 +14,12 @@ pub fn pointers(general: &[usize; GENERAL], read: impl Fn(usize, &mut [usize]) -
     let mut tls = [0];
     read(TLS_SET, &mut tls);
     (general[31], tls[0])
+}
+
+/// The kernel has decided before it stops a thread here: nothing can be done about a call that it ends.
+pub const RESULT: usize = 0;
+pub const fn ended_early(_: &[usize; GENERAL]) -> Option<EndedEarly> {
+    None
 }
 
 /// Copies the general registers that a signal has interrupted; gives the stack pointer, and where the vector state lies and how

@@ -42,6 +42,15 @@ pub enum State {
     Taken = 5,
 }
 
+/// A system call that came to an end because its thread was stopped.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedEarly {
+    /// How long it waits at most begins anew with it.
+    pub has_timeout: bool,
+    /// Behind the call.
+    pub pc: usize,
+}
+
 /// What is known of one thread.
 #[derive(Clone, Copy)]
 #[repr(C)]

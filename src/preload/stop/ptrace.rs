@@ -5,12 +5,14 @@
 #![allow(unsafe_code)] // ptrace
 
 use super::{Captured, Crew, State, VECTOR, arch, look_at};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use leakscan_engine::sys::{self, Errno, nr};
 
 const SEIZE: usize = 0x4206;
 const INTERRUPT: usize = 0x4207;
 const GETREGSET: usize = 0x4204;
 const PEEKSIGINFO: usize = 0x4209;
+const POKEUSER: usize = 6;
 const DETACH: usize = 17;
 const GENERAL_SET: usize = 1;
 const WALL: usize = 0x4000_0000;
@@ -104,25 +106,54 @@ fn stopped(thread: &mut Captured) -> bool {
 
 fn registers(thread: &mut Captured, vector: &mut [usize; VECTOR / 8]) {
     let tid = thread.tid;
-    // Fills `words` with a register set; gives its length in bytes.
-    let read = |set: usize, words: &mut [usize]| {
-        let mut slice = [words.as_mut_ptr() as usize, size_of_val(words)];
-        ptrace(GETREGSET, tid, set, slice.as_mut_ptr() as usize).ok().map(|_| slice[1])
-    };
-    if read(GENERAL_SET, &mut thread.general).is_none() {
+    if read(tid, GENERAL_SET, &mut thread.general).is_none() {
         thread.state = State::Running;
         return;
     }
     thread.has_registers = true;
-    (thread.sp, thread.tls) = arch::pointers(&thread.general, read);
-    thread.vector_len = read(arch::VECTOR_SET, vector).unwrap_or(0);
+    (thread.sp, thread.tls) = arch::pointers(&thread.general, |set, words| read(tid, set, words));
+    thread.vector_len = read(tid, arch::VECTOR_SET, vector).unwrap_or(0);
+}
+
+/// Fills `words` with a thread's register set; gives its length in bytes.
+fn read(tid: u32, set: usize, words: &mut [usize]) -> Option<usize> {
+    let mut slice = [words.as_mut_ptr() as usize, size_of_val(words)];
+    ptrace(GETREGSET, tid, set, slice.as_mut_ptr() as usize).ok().map(|_| slice[1])
 }
 
 /// Lets all go on.
 pub fn resume(crew: &Crew) {
     for thread in crew.found().iter().filter(|thread| thread.state == State::Stopped) {
+        begin_anew(thread, is_first_time);
         let _ = ptrace(DETACH, thread.tid, 0, thread.signal as usize);
     }
+}
+
+/// A call that the stop alone has ended, with EINTR, begins anew, as the kernel lets most others: not if there is a signal for a handler of the
+/// program's, which the kernel decides when the thread goes on. One with a timeout, which begins anew, too, only if it `may`.
+fn begin_anew(thread: &Captured, may: impl Fn(&Captured, usize) -> bool) {
+    /// What a call gives to the kernel to have it so; nobody else sees it.
+    const ERESTARTNOHAND: usize = -514isize as usize;
+    if thread.has_registers
+        && let Some(call) = arch::ended_early(&thread.general)
+        && (!call.has_timeout || may(thread, call.pc))
+    {
+        let _ = ptrace(POKEUSER, thread.tid, arch::RESULT, ERESTARTNOHAND);
+    }
+}
+
+/// Threads whose wait has begun anew: stack pointer and place of each, at its number. Of two at one place the later one stays.
+static ANEW: [[AtomicUsize; 2]; 256] = [const { [const { AtomicUsize::new(0) }; 2] }; 256];
+
+/// Whether the thread is not in the wait which began anew at the stop before: no timeout is longer than twice by us.
+fn is_first_time(thread: &Captured, pc: usize) -> bool {
+    let [sp, place] = &ANEW[thread.tid as usize % ANEW.len()];
+    let same = sp.swap(thread.sp, Relaxed) == thread.sp;
+    let same = place.swap(pc, Relaxed) == pc && same;
+    if same {
+        place.store(0, Relaxed);
+    }
+    !same
 }
 
 /// A `siginfo_t`: number and errno, code, and from the third word on what depends on these.
@@ -158,6 +189,8 @@ pub fn waiting_signals(tid: u32, shared: bool, until: u64, mut each: impl FnMut(
         }
         at += found as u64;
     }
+    thread.has_registers = read(tid, GENERAL_SET, &mut thread.general).is_some();
+    begin_anew(&thread, |_, _| false);
     let _ = ptrace(DETACH, tid, 0, thread.signal as usize);
     Ok(())
 }

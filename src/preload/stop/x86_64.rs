@@ -1,6 +1,7 @@
 //! Where x86-64's registers are in what the kernel gives.
 #![allow(unsafe_code)] // reads a signal frame
 
+use super::EndedEarly;
 use leakscan_engine::sys;
 
 /// General registers of a thread: `user_regs_struct`.
@@ -11,6 +12,40 @@ pub const VECTOR_SET: usize = 0x202;
 /// Stack and thread pointer: rsp and fs_base.
 pub fn pointers(general: &[usize; GENERAL], _: impl Fn(usize, &mut [usize]) -> Option<usize>) -> (usize, usize) {
     (general[19], general[21])
+}
+
+/// Where the result of a system call is written to by PTRACE_POKEUSER, and read by PTRACE_PEEKUSER: rax.
+pub const RESULT: usize = RAX * 8;
+const R8: usize = 9;
+const R10: usize = 7;
+const RAX: usize = 10;
+const RDX: usize = 12;
+const ORIG_RAX: usize = 15;
+const RIP: usize = 16;
+
+/// The call that the kernel has ended with EINTR, as it stopped the thread, though it has done nothing of it yet and may begin it anew. (Most
+/// calls it begins anew by itself, or goes on with.)
+pub fn ended_early(general: &[usize; GENERAL]) -> Option<EndedEarly> {
+    const EINTR: isize = 4;
+    if general[RAX] as isize != -EINTR {
+        return None;
+    }
+    let has_timeout = match general[ORIG_RAX] {
+        // semop.
+        65 => false,
+        // rt_sigtimedwait.
+        128 => general[RDX] != 0,
+        // epoll_wait, epoll_pwait: milliseconds.
+        232 | 281 => general[R10] as i32 >= 0,
+        // semtimedop, epoll_pwait2.
+        220 | 441 => general[R10] != 0,
+        // io_getevents, io_pgetevents.
+        208 | 333 => general[R8] != 0,
+        // read, readv, accept, accept4, recvfrom, recvmsg, sendto, sendmsg: by a timeout of the socket's, or they would begin anew.
+        0 | 19 | 43 | 288 | 45 | 47 | 44 | 46 => true,
+        _ => return None,
+    };
+    Some(EndedEarly { has_timeout, pc: general[RIP] })
 }
 
 /// Copies the general registers that a signal has interrupted; gives the stack pointer, and where the vector state lies and how
