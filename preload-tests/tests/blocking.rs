@@ -73,3 +73,12 @@ fn calls_that_began_anew_are_scanned_again() {
         assert_eq!(run(name), "scanned: goes on\nscanned: EINTR\n", "{name}");
     }
 }
+
+/// Each in its own wait, though at the same place.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_thread_that_receives_again_and_again() {
+    let outcome = program("receiver.c").options("stop=ptrace:interval=0:scan_at_exit=0").run();
+    let report = outcome.ok().report();
+    assert!(report.scans.len() == 20 && report.scans.iter().all(|scan| scan.via == "ptrace"), "{report:?}");
+}

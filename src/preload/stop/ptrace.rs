@@ -4,7 +4,7 @@
 //! Runs in a helper process that shares our memory and nothing else: raw system calls only, no thread-local state.
 #![allow(unsafe_code)] // ptrace
 
-use super::{Captured, Crew, State, VECTOR, arch, look_at};
+use super::{Captured, Crew, EndedEarly, State, Timeout, VECTOR, arch, look_at};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use leakscan_engine::sys::{self, Errno, nr};
 
@@ -131,29 +131,45 @@ pub fn resume(crew: &Crew) {
 
 /// A call that the stop alone has ended, with EINTR, begins anew, as the kernel lets most others: not if there is a signal for a handler of the
 /// program's, which the kernel decides when the thread goes on. One with a timeout, which begins anew, too, only if it `may`.
-fn begin_anew(thread: &Captured, may: impl Fn(&Captured, usize) -> bool) {
+fn begin_anew(thread: &Captured, may: impl Fn(&Captured, EndedEarly) -> bool) {
     /// What a call gives to the kernel to have it so; nobody else sees it.
     const ERESTARTNOHAND: usize = -514isize as usize;
     if thread.has_registers
         && let Some(call) = arch::ended_early(&thread.general)
-        && (!call.has_timeout || may(thread, call.pc))
+        && (call.timeout == Timeout::Nobody || may(thread, call))
     {
         let _ = ptrace(POKEUSER, thread.tid, arch::RESULT, ERESTARTNOHAND);
     }
 }
 
-/// Threads whose wait has begun anew: stack pointer and place of each, at its number. Of two at one place the later one stays.
-static ANEW: [[AtomicUsize; 2]; 256] = [const { [const { AtomicUsize::new(0) }; 2] }; 256];
+/// Threads whose wait has begun anew, each at its number: its stack pointer, its place, and how often it had run. Of two at one place the
+/// later one stays.
+static ANEW: [[AtomicUsize; 3]; 256] = [const { [const { AtomicUsize::new(0) }; 3] }; 256];
 
-/// Whether the thread is not in the wait which began anew at the stop before: no timeout is longer than twice by us.
-fn is_first_time(thread: &Captured, pc: usize) -> bool {
-    let [sp, place] = &ANEW[thread.tid as usize % ANEW.len()];
-    let same = sp.swap(thread.sp, Relaxed) == thread.sp;
-    let same = place.swap(pc, Relaxed) == pc && same;
-    if same {
+/// Whether the thread is not in the wait which began anew at the stop before: no timeout is longer than twice by us. Who stands at the same
+/// place may be in its next wait, as the threads of a pool are: of those that only a socket knows a timeout of, which programs hardly expect to be
+/// ended, the kernel is asked how often they have run.
+fn is_first_time(thread: &Captured, call: EndedEarly) -> bool {
+    /// To begin the wait anew, and to stop.
+    const IN_ONE_WAIT: usize = 2;
+    let [sp, place, times] = &ANEW[thread.tid as usize % ANEW.len()];
+    let now = if call.timeout == Timeout::Socket { times_run(thread.tid).unwrap_or(0) } else { 0 };
+    let same_sp = sp.swap(thread.sp, Relaxed) == thread.sp;
+    let same_place = place.swap(call.pc, Relaxed) == call.pc;
+    let same_wait = now.wrapping_sub(times.swap(now, Relaxed)) <= IN_ONE_WAIT;
+    let is_same = same_sp && same_place && same_wait;
+    if is_same {
         place.store(0, Relaxed);
     }
-    !same
+    !is_same
+}
+
+/// How often a thread was put on a CPU.
+fn times_run(tid: u32) -> Option<usize> {
+    let (mut path, mut buffer) = ([0; 40], [0; 96]);
+    let text = sys::read_file(sys::proc_path(&mut path, tid, b"schedstat"), &mut buffer).ok()?;
+    let last = text.trim_ascii_end().rsplit(|&byte| byte == b' ').next()?;
+    core::str::from_utf8(last).ok()?.parse().ok()
 }
 
 /// A `siginfo_t`: number and errno, code, and from the third word on what depends on these.

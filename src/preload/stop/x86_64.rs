@@ -1,7 +1,7 @@
 //! Where x86-64's registers are in what the kernel gives.
 #![allow(unsafe_code)] // reads a signal frame
 
-use super::EndedEarly;
+use super::{EndedEarly, Timeout};
 use leakscan_engine::sys;
 
 /// General registers of a thread: `user_regs_struct`.
@@ -30,22 +30,23 @@ pub fn ended_early(general: &[usize; GENERAL]) -> Option<EndedEarly> {
     if general[RAX] as isize != -EINTR {
         return None;
     }
-    let has_timeout = match general[ORIG_RAX] {
+    let itself = |has_timeout| if has_timeout { Timeout::Itself } else { Timeout::Nobody };
+    let timeout = match general[ORIG_RAX] {
         // semop.
-        65 => false,
+        65 => Timeout::Nobody,
         // rt_sigtimedwait.
-        128 => general[RDX] != 0,
+        128 => itself(general[RDX] != 0),
         // epoll_wait, epoll_pwait: milliseconds.
-        232 | 281 => general[R10] as i32 >= 0,
+        232 | 281 => itself(general[R10] as i32 >= 0),
         // semtimedop, epoll_pwait2.
-        220 | 441 => general[R10] != 0,
+        220 | 441 => itself(general[R10] != 0),
         // io_getevents, io_pgetevents.
-        208 | 333 => general[R8] != 0,
-        // read, readv, accept, accept4, recvfrom, recvmsg, sendto, sendmsg: by a timeout of the socket's, or they would begin anew.
-        0 | 19 | 43 | 288 | 45 | 47 | 44 | 46 => true,
+        208 | 333 => itself(general[R8] != 0),
+        // read, readv, accept, accept4, recvfrom, recvmsg, sendto, sendmsg: or they would begin anew.
+        0 | 19 | 43 | 288 | 45 | 47 | 44 | 46 => Timeout::Socket,
         _ => return None,
     };
-    Some(EndedEarly { has_timeout, pc: general[RIP] })
+    Some(EndedEarly { timeout, pc: general[RIP] })
 }
 
 /// Copies the general registers that a signal has interrupted; gives the stack pointer, and where the vector state lies and how
