@@ -12,8 +12,8 @@ struct pattern *FcPatternCreate(void) {
     struct pattern *pattern = calloc(1, sizeof *pattern);
     // Not right behind it.
     void *between = malloc(300);
-    char *elements = calloc(1, 1337);
-    *pattern = (struct pattern){1, 1, elements - (char *)pattern};
+    char *elements = calloc(84, 16);
+    *pattern = (struct pattern){1, 84, elements - (char *)pattern};
     *(char *volatile *)elements = calloc(1, 100);
     free(between);
     return pattern;

@@ -164,6 +164,9 @@ fn another_root_directory() {
     if !is_root() {
         return told(&app("clone_refused").run());
     }
+    let app = program("jail.c").options("quiet=1");
+    let outcome = app.clone().args(["/tmp", "lose", "child"]).run_as_bare();
+    assert_eq!((outcome.files().len(), outcome.report().triggers()), (1, vec!["exit"]), "{outcome:?}");
     for past_libc in [&[][..], &["syscall"]] {
         for (fate, lost) in [("lose", (1, 1337)), ("keep", (0, 0))] {
             let app = program("jail.c").options("quiet=1");

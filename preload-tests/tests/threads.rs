@@ -169,3 +169,8 @@ fn threads_with_one_alternate_signal_stack() {
         }
     }
 }
+
+#[test]
+fn threads_with_alternate_signal_stacks_of_their_own() {
+    program("own_alternates.c").run().expect_clean();
+}

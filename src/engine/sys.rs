@@ -173,20 +173,11 @@ fn release(text: &[u8]) -> Option<(u32, u32)> {
 
 /// The users that the calling thread is: real, effective and saved.
 pub fn users() -> [u32; 3] {
-    three(nr::GETRESUID)
-}
-
-/// The same of groups.
-pub fn groups() -> [u32; 3] {
-    three(nr::GETRESGID)
-}
-
-fn three(call_number: usize) -> [u32; 3] {
-    let mut ids = [0u32; 3];
-    let [real, effective, saved] = ids.each_mut().map(|id| core::ptr::from_mut(id).addr());
+    let mut users = [0u32; 3];
+    let [real, effective, saved] = users.each_mut().map(|user| core::ptr::from_mut(user).addr());
     // SAFETY: the kernel writes the three numbers, and does not fail.
-    let _ = unsafe { call(call_number, [real, effective, saved, 0, 0, 0]) };
-    ids
+    let _ = unsafe { call(nr::GETRESUID, [real, effective, saved, 0, 0, 0]) };
+    users
 }
 
 /// Makes another one of these the effective user of the calling thread alone.

@@ -29,6 +29,9 @@ struct SignalStack {
 const SS_DISABLE: c_int = 2;
 
 impl SignalStack {
+    const fn of([start, flags, size]: [usize; 3]) -> Self {
+        Self { start, flags: flags as c_int, size }
+    }
     fn range(self) -> AddrRange {
         let size = if self.flags & SS_DISABLE == 0 { self.size } else { 0 };
         AddrRange::new(self.start, self.start.saturating_add(size))
@@ -44,7 +47,7 @@ fn is_to_be(stack: AddrRange) {
     if !stack.is_empty()
         && has_been(stack.start)
         && let Some(thread) = tls::current()
-        && tls::is_any_other(thread, |other| other.alternate.range().overlaps(stack)) != Some(false)
+        && tls::is_any_other(thread, |other| other.alternate.range().overlaps(stack))
     {
         signal::leave_alternate_stacks();
     }
@@ -69,15 +72,18 @@ fn has_been(start: usize) -> bool {
 pub extern "C" fn sigaltstack(new: usize, old: usize) -> c_int {
     // (What is given may not be readable; and one structure for both is written over.)
     let words = if new == 0 || sandbox::is_closed() { None } else { sys::peek::<3>(new) };
-    let given = words.map(|[start, flags, size]| SignalStack { start, flags: flags as c_int, size }.range());
+    let given = words.map(|words| SignalStack::of(words).range());
     if let Some(stack) = given {
         is_to_be(stack);
     }
     let result = real::sigaltstack(new, old);
     if result == 0
-        && let Some(stack) = given
+        && new != 0
         && let Some(thread) = tls::current()
     {
+        // SAFETY: the kernel has just read it, at an odd address.
+        let words = || unsafe { (new as *const [usize; 3]).read_unaligned() };
+        let stack = given.unwrap_or_else(|| SignalStack::of(words()).range());
         thread.alternate.size.store(stack.len(), Relaxed);
         thread.alternate.start.store(stack.start, Relaxed);
         thread.alternate.cell.store(cell(TRACKER.live.get(stack.start)), Relaxed);

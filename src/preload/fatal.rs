@@ -224,7 +224,7 @@ pub extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize
     match number as usize {
         nr::EXIT_GROUP => trigger::last(),
         nr::EXECVE | nr::EXECVEAT => trigger::before_exec(),
-        nr::CHROOT => trigger::before_chroot(),
+        nr::CHROOT => trigger::before_chroot(a),
         nr::USERFAULTFD => userfaultfd::SEEN.store(true, Relaxed),
         _ => {}
     }

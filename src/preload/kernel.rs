@@ -75,8 +75,8 @@ impl Timers {
     /// from other processes.
     pub fn note(&mut self) {
         (self.count, self.are_all) = (0, false);
-        let is_one = |[real, effective, saved]: [u32; 3]| real == effective && effective == saved;
-        if sys::is_dumpable() && is_one(sys::users()) && is_one(sys::groups()) {
+        let [real, effective, saved] = sys::users();
+        if sys::is_dumpable() && real == effective && effective == saved {
             return;
         }
         let told = sys::each_line(c"/proc/self/timers", &mut [0; 1024], |line| {

@@ -251,7 +251,6 @@ fn calls() -> impl Iterator<Item = Call> {
         nr::GETTID,
         nr::GETEUID,
         nr::GETRESUID,
-        nr::GETRESGID,
         nr::WAIT4,
         nr::FUTEX,
         nr::GETDENTS64,

@@ -434,10 +434,16 @@ pub fn all() -> impl Iterator<Item = &'static Thread> {
     })
 }
 
-/// Whether any other thread's block is such; `None` if that cannot be told now, as in a handler that has interrupted who makes one.
-pub fn is_any_other(mine: &Thread, such: impl Fn(&Thread) -> bool) -> Option<bool> {
-    let _held = POOL.try_lock()?;
-    Some(all().any(|other| other.tid.load(Relaxed) != 0 && !core::ptr::eq(other, mine) && such(other)))
+/// Whether any other thread's block is such. (Not in a handler that has interrupted who makes one, and so has the pool's lock.)
+pub fn is_any_other(mine: &Thread, such: impl Fn(&Thread) -> bool) -> bool {
+    const TRIES: u32 = 1000;
+    for _ in 0..TRIES {
+        if let Some(_held) = POOL.try_lock() {
+            return all().any(|other| other.tid.load(Relaxed) != 0 && !core::ptr::eq(other, mine) && such(other));
+        }
+        sys::sleep_ns(1000);
+    }
+    false
 }
 
 /// Holds the pool over a fork.

@@ -248,10 +248,18 @@ pub fn before_filter() {
     at_end(Trigger::Seccomp);
 }
 
-/// The root directory is about to change. In the new one there may be no /proc, without which there is no scan.
-pub fn before_chroot() {
-    // (Nobody else may change it.)
-    if sys::geteuid() == 0 {
+/// The root directory is about to change, if that can be. In the new one there may be no /proc, without which there is no scan. Once, and not
+/// in a child that was forked (a server's, for each connection), but for a daemon.
+pub fn before_chroot(path: usize) {
+    const AT_FDCWD: usize = -100isize as usize;
+    const X_OK: usize = 1;
+    static WAS: AtomicBool = AtomicBool::new(false);
+    let Some(_inside) = sandbox::enter() else { return };
+    let is_child = settings::FORKED.load(Relaxed) && sys::getppid() != 1;
+    // SAFETY: the kernel reads the path, as it is about to do.
+    let is_there = || unsafe { sys::call(nr::FACCESSAT, [AT_FDCWD, path, X_OK, 0, 0, 0]) }.is_ok();
+    // (Nobody but root may change it.)
+    if !is_child && sys::geteuid() == 0 && is_there() && !WAS.swap(true, Relaxed) {
         at_end(Trigger::Chroot);
     }
 }

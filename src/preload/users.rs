@@ -47,7 +47,7 @@ fn give(user: u32) -> bool {
 /// chroot: the program's.
 #[unsafe(no_mangle)]
 pub extern "C" fn chroot(path: *const c_char) -> c_int {
-    trigger::before_chroot();
+    trigger::before_chroot(path as usize);
     real::chroot(path)
 }
 

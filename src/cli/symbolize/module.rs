@@ -63,9 +63,10 @@ impl Module {
         self.trouble.as_ref()
     }
 
-    /// Whether it defines C++ operators new or delete.
+    /// Whether it defines C++ operators new or delete that may stand for the runtime's: not those with arguments of their own, as
+    /// placement new.
     pub fn has_operators(&self) -> bool {
-        self.symbols.names().any(|name| ["_Znw", "_Zna", "_Zdl", "_Zda"].iter().any(|begin| name.starts_with(begin)))
+        self.symbols.names().any(is_replaceable)
     }
 
     /// Innermost first; one without a name where nothing is known.
@@ -82,6 +83,13 @@ impl Module {
         }
         found
     }
+}
+
+fn is_replaceable(name: &str) -> bool {
+    let rest =
+        ["_Znwm", "_Znam", "_ZdlPvm", "_ZdaPvm", "_ZdlPv", "_ZdaPv"].iter().find_map(|begin| name.strip_prefix(begin));
+    let rest = rest.map(|rest| rest.strip_prefix("St11align_val_t").unwrap_or(rest));
+    rest.is_some_and(|rest| rest.strip_prefix("RKSt9nothrow_t").unwrap_or(rest).is_empty())
 }
 
 /// What was decoded up to a fault in the DWARF counts; the rest does not.
@@ -145,4 +153,21 @@ fn section(elf: &Elf, name: &str) -> Result<Reader, gimli::Error> {
         Some(Cow::Owned(data)) => data.leak(),
     };
     Ok(EndianSlice::new(data, endian))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_replaceable;
+
+    #[test]
+    fn placement_new_replaces_nothing() {
+        for name in
+            ["_Znwm", "_ZnamRKSt9nothrow_t", "_ZnwmSt11align_val_tRKSt9nothrow_t", "_ZdlPv", "_ZdaPvmSt11align_val_t"]
+        {
+            assert!(is_replaceable(name), "{name}");
+        }
+        for name in ["_ZnwmPv", "_ZdlPvS_", "_ZnwmR5Arena", "_Znwm.cold", "_ZN3fooC1Ev", "malloc"] {
+            assert!(!is_replaceable(name), "{name}");
+        }
+    }
 }

@@ -169,41 +169,48 @@ impl<'m, 'a, S: SizeOf, P: Fn(usize) -> usize, O: Fn(Cell) -> Offsets> Search<'m
         unsafe {
             match self.blocks.cell(block).map_or(Offsets::None, &self.holds_offsets) {
                 Offsets::None => {}
-                Offsets::Everywhere => self.offsets(block, 0, usize::MAX),
+                Offsets::Everywhere => {
+                    for at in (block..(block + self.blocks.extent(block)).saturating_sub(7)).step_by(8) {
+                        self.word((*(at as *const usize)).wrapping_add(block));
+                    }
+                }
                 Offsets::Perhaps => self.set(block),
             }
         }
     }
 
-    /// # Safety
-    /// As for [`Self::read_block`].
-    unsafe fn offsets(&mut self, block: usize, from: usize, to: usize) {
-        for nth in from..to.min(self.blocks.extent(block) / 8) {
-            // SAFETY: by this function's own contract.
-            self.word(unsafe { *((block + nth * 8) as *const usize) }.wrapping_add(block));
-        }
-    }
-
-    /// A block of unknown make, which may be a pattern or a set of characters: two small numbers, the second of them how many parts there
-    /// are, and then offsets, of a set's to a list of offsets. (A vector of other libraries has an address or a length of 64 bits there.)
+    /// A block of unknown make, which may be one of fontconfig's that hold offsets, as what it leads to tells. A pattern: how many elements, for
+    /// how many there is room, and where they are, 16 bytes each. A set of characters: a count of owners, how many leaves, where their
+    /// list is, and where their numbers are; the list has the offset of each leaf, of 32 bytes.
     ///
     /// # Safety
     /// As for [`Self::read_block`].
     unsafe fn set(&mut self, block: usize) {
-        const SMALL: core::ops::RangeInclusive<u32> = 1..=0xffff;
-        if !(16..=32).contains(&self.blocks.extent(block)) {
+        const ELEMENT: usize = 16;
+        const LEAF: usize = 32;
+        let extent = self.blocks.extent(block);
+        if !(16..=32).contains(&extent) {
             return;
         }
         // SAFETY: by this function's own contract; the block is as long.
-        let ([first, count], offset) = unsafe { (*(block as *const [u32; 2]), *((block + 8) as *const usize)) };
-        if SMALL.contains(&first) && SMALL.contains(&count) {
-            // SAFETY: as above; what begins there is a live block.
-            unsafe {
-                self.offsets(block, 1, 3);
-                let list = block.wrapping_add(offset);
-                if self.blocks.is_start(list) {
-                    self.offsets(list, 0, count as usize);
-                }
+        let ([first, second], offset) = unsafe { (*(block as *const [u32; 2]), *((block + 8) as *const usize)) };
+        let (count, list) = (second as usize, block.wrapping_add(offset));
+        if first == 0 || count == 0 || !self.blocks.is_start(list) {
+            return;
+        }
+        let room = self.blocks.requested(list);
+        if first <= second && room == count * ELEMENT {
+            return self.word(list);
+        }
+        // SAFETY: what begins there is a live block, of so many bytes.
+        let leaf = |nth: usize| unsafe { *((list + nth * 8) as *const usize) }.wrapping_add(list);
+        let is_leaf = |block: usize| self.blocks.is_start(block) && self.blocks.requested(block) == LEAF;
+        if count <= room / 8 && (0..count).all(|nth| is_leaf(leaf(nth))) {
+            self.word(list);
+            (0..count).for_each(|nth| self.word(leaf(nth)));
+            if extent >= 24 {
+                // SAFETY: by this function's own contract.
+                self.word(unsafe { *((block + 16) as *const usize) }.wrapping_add(block));
             }
         }
     }

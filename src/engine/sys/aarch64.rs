@@ -61,7 +61,6 @@ pub mod nr {
     pub const GETPPID: usize = 173;
     pub const GETEUID: usize = 175;
     pub const GETRESUID: usize = 148;
-    pub const GETRESGID: usize = 150;
     pub const SETRESUID: usize = 147;
     pub const FCHOWN: usize = 55;
     pub const PTRACE: usize = 117;

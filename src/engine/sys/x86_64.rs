@@ -71,7 +71,6 @@ pub mod nr {
     pub const GETPPID: usize = 110;
     pub const GETEUID: usize = 107;
     pub const GETRESUID: usize = 118;
-    pub const GETRESGID: usize = 120;
     pub const SETRESUID: usize = 117;
     pub const FCHOWN: usize = 93;
     pub const PTRACE: usize = 101;

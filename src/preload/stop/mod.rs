@@ -42,20 +42,11 @@ pub enum State {
     Taken = 5,
 }
 
-/// Who says how long a call waits at most. (On aarch64 no call begins anew.)
-#[cfg_attr(target_arch = "aarch64", allow(dead_code))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timeout {
-    Nobody,
-    Itself,
-    Socket,
-}
-
 /// A system call that came to an end because its thread was stopped.
 #[derive(Clone, Copy, Debug)]
 pub struct EndedEarly {
-    /// How long it waits at most begins anew with it.
-    pub timeout: Timeout,
+    /// A socket says how long it waits at most, which begins anew with it.
+    pub has_timeout: bool,
     /// Behind the call.
     pub pc: usize,
 }

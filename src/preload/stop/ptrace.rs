@@ -4,7 +4,7 @@
 //! Runs in a helper process that shares our memory and nothing else: raw system calls only, no thread-local state.
 #![allow(unsafe_code)] // ptrace
 
-use super::{Captured, Crew, EndedEarly, State, Timeout, VECTOR, arch, look_at};
+use super::{Captured, Crew, EndedEarly, State, VECTOR, arch, look_at};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use leakscan_engine::sys::{self, Errno, nr};
 
@@ -123,8 +123,9 @@ fn read(tid: u32, set: usize, words: &mut [usize]) -> Option<usize> {
 
 /// Lets all go on.
 pub fn resume(crew: &Crew) {
+    let round = ROUND.fetch_add(1, Relaxed) + 1;
     for thread in crew.found().iter().filter(|thread| thread.state == State::Stopped) {
-        begin_anew(thread, is_first_time);
+        begin_anew(thread, |thread, call| is_first_time(thread, call, round));
         let _ = ptrace(DETACH, thread.tid, 0, thread.signal as usize);
     }
 }
@@ -136,30 +137,52 @@ fn begin_anew(thread: &Captured, may: impl Fn(&Captured, EndedEarly) -> bool) {
     const ERESTARTNOHAND: usize = -514isize as usize;
     if thread.has_registers
         && let Some(call) = arch::ended_early(&thread.general)
-        && (call.timeout == Timeout::Nobody || may(thread, call))
+        && (!call.has_timeout || may(thread, call))
     {
         let _ = ptrace(POKEUSER, thread.tid, arch::RESULT, ERESTARTNOHAND);
     }
 }
 
-/// Threads whose wait has begun anew, each at its number: its stack pointer, its place, and how often it had run. Of two at one place the
-/// later one stays.
-static ANEW: [[AtomicUsize; 3]; 256] = [const { [const { AtomicUsize::new(0) }; 3] }; 256];
+static ROUND: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether the thread is not in the wait which began anew at the stop before: no timeout is longer than twice by us. Who stands at the same
-/// place may be in its next wait, as the threads of a pool are: of those that only a socket knows a timeout of, which programs hardly expect to be
-/// ended, the kernel is asked how often they have run.
-fn is_first_time(thread: &Captured, call: EndedEarly) -> bool {
+/// A thread whose wait has begun anew. (Only one helper at a time is at these.)
+struct Wait {
+    tid: AtomicUsize,
+    sp: AtomicUsize,
+    pc: AtomicUsize,
+    /// How often the thread had run.
+    times: AtomicUsize,
+    /// The stop that was.
+    round: AtomicUsize,
+}
+
+static WAITS: [Wait; 1024] = [const {
+    let [tid, sp, pc, times, round] = [const { AtomicUsize::new(0) }; 5];
+    Wait { tid, sp, pc, times, round }
+}; 1024];
+
+/// Whether the thread is known not to be in the wait which began anew at the stop before: no timeout is longer than twice by us. Who stands at
+/// the same place may be in its next wait, as the threads of a pool are: the kernel is asked how often they have run.
+fn is_first_time(thread: &Captured, call: EndedEarly, round: usize) -> bool {
     /// To begin the wait anew, and to stop.
     const IN_ONE_WAIT: usize = 2;
-    let [sp, place, times] = &ANEW[thread.tid as usize % ANEW.len()];
-    let now = if call.timeout == Timeout::Socket { times_run(thread.tid).unwrap_or(0) } else { 0 };
-    let same_sp = sp.swap(thread.sp, Relaxed) == thread.sp;
-    let same_place = place.swap(call.pc, Relaxed) == call.pc;
-    let same_wait = now.wrapping_sub(times.swap(now, Relaxed)) <= IN_ONE_WAIT;
-    let is_same = same_sp && same_place && same_wait;
-    if is_same {
-        place.store(0, Relaxed);
+    const NEAR: usize = 8;
+    let tid = thread.tid as usize;
+    let near = || (tid..tid + NEAR).map(|at| &WAITS[at % WAITS.len()]);
+    let is_free = |wait: &&Wait| wait.tid.load(Relaxed) == 0 || wait.round.load(Relaxed) + 1 < round;
+    let its = near().find(|wait| wait.tid.load(Relaxed) == tid && !is_free(wait));
+    // (Where there is no room nobody would know of the next time.)
+    let Some(wait) = its.or_else(|| near().find(is_free)) else { return false };
+    let now = times_run(thread.tid).unwrap_or(0);
+    let is_same = its.is_some()
+        && wait.sp.load(Relaxed) == thread.sp
+        && wait.pc.load(Relaxed) == call.pc
+        && now.wrapping_sub(wait.times.load(Relaxed)) <= IN_ONE_WAIT;
+    let whose = if is_same { 0 } else { tid };
+    for (place, value) in
+        [(&wait.tid, whose), (&wait.sp, thread.sp), (&wait.pc, call.pc), (&wait.times, now), (&wait.round, round)]
+    {
+        place.store(value, Relaxed);
     }
     !is_same
 }

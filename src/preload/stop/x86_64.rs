@@ -1,7 +1,7 @@
 //! Where x86-64's registers are in what the kernel gives.
 #![allow(unsafe_code)] // reads a signal frame
 
-use super::{EndedEarly, Timeout};
+use super::EndedEarly;
 use leakscan_engine::sys;
 
 /// General registers of a thread: `user_regs_struct`.
@@ -24,29 +24,28 @@ const ORIG_RAX: usize = 15;
 const RIP: usize = 16;
 
 /// The call that the kernel has ended with EINTR, as it stopped the thread, though it has done nothing of it yet and may begin it anew. (Most
-/// calls it begins anew by itself, or goes on with.)
+/// calls it begins anew by itself, or goes on with. One that is told how long to wait would wait as long again: who calls it counts the time.)
 pub fn ended_early(general: &[usize; GENERAL]) -> Option<EndedEarly> {
     const EINTR: isize = 4;
     if general[RAX] as isize != -EINTR {
         return None;
     }
-    let itself = |has_timeout| if has_timeout { Timeout::Itself } else { Timeout::Nobody };
-    let timeout = match general[ORIG_RAX] {
+    let waits_for_good = match general[ORIG_RAX] {
         // semop.
-        65 => Timeout::Nobody,
+        65 => true,
         // rt_sigtimedwait.
-        128 => itself(general[RDX] != 0),
+        128 => general[RDX] == 0,
         // epoll_wait, epoll_pwait: milliseconds.
-        232 | 281 => itself(general[R10] as i32 >= 0),
+        232 | 281 => (general[R10] as i32) < 0,
         // semtimedop, epoll_pwait2.
-        220 | 441 => itself(general[R10] != 0),
+        220 | 441 => general[R10] == 0,
         // io_getevents, io_pgetevents.
-        208 | 333 => itself(general[R8] != 0),
-        // read, readv, accept, accept4, recvfrom, recvmsg, sendto, sendmsg: or they would begin anew.
-        0 | 19 | 43 | 288 | 45 | 47 | 44 | 46 => Timeout::Socket,
-        _ => return None,
+        208 | 333 => general[R8] == 0,
+        _ => false,
     };
-    Some(EndedEarly { timeout, pc: general[RIP] })
+    // read, readv, accept, accept4, recvfrom, recvmsg, sendto, sendmsg: of a socket with a timeout, or they would begin anew.
+    let has_timeout = matches!(general[ORIG_RAX], 0 | 19 | 43 | 288 | 45 | 47 | 44 | 46);
+    (waits_for_good || has_timeout).then_some(EndedEarly { has_timeout, pc: general[RIP] })
 }
 
 /// Copies the general registers that a signal has interrupted; gives the stack pointer, and where the vector state lies and how
