@@ -24,6 +24,12 @@ int main(int count, char **words) {
         check(waitpid(child, &status, 0) == child && status == 0);
         return 3;
     }
+    if (count > 3 && is(words[3], "vfork")) {
+        int status;
+        pid_t child = vfork();
+        if (child == 0) _exit(chroot(words[1]));
+        check(waitpid(child, &status, 0) == child && status == 0);
+    }
     check((count > 3 ? syscall(SYS_chroot, words[1]) : chroot(words[1])) == 0 && chdir("/") == 0);
     return 3;
 }

@@ -620,14 +620,16 @@ static void forgotten_behind_heap(void) {
 }
 
 // What the kernel keeps
-static void in_epoll(void) {
+static void in_epoll_with(uintptr_t tag) {
     int epoll = epoll_create1(0);
     below(put_hidden);
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = (void *)~hidden};
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = (void *)(~hidden | tag)};
     check(epoll_ctl(epoll, EPOLL_CTL_ADD, ready[0], &event) == 0);
     memset(&event, 0, sizeof event);
     scrub();
 }
+static void in_epoll(void) { in_epoll_with(0); }
+static void in_epoll_with_tag(void) { in_epoll_with((uintptr_t)0x1234 << 48); }
 static void in_timer_with(uintptr_t tag) {
     below(put_hidden);
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2};
@@ -960,6 +962,7 @@ static const struct {
     {"with_tags_at_both_ends", with_tags_at_both_ends},
     {"register_with_tag", in_register_with_tag},
     {"timer_with_tag", in_timer_with_tag},
+    {"epoll_with_tag", in_epoll_with_tag},
     {"shifted_by_1", shifted_by_1},
     {"shifted_by_2", shifted_by_2},
     {"shifted_by_3", shifted_by_3},

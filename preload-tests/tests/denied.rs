@@ -167,7 +167,7 @@ fn another_root_directory() {
     let app = program("jail.c").options("quiet=1");
     let outcome = app.clone().args(["/tmp", "lose", "child"]).run_as_bare();
     assert_eq!((outcome.files().len(), outcome.report().triggers()), (1, vec!["exit"]), "{outcome:?}");
-    for past_libc in [&[][..], &["syscall"]] {
+    for past_libc in [&[][..], &["syscall"], &["vfork"]] {
         for (fate, lost) in [("lose", (1, 1337)), ("keep", (0, 0))] {
             let app = program("jail.c").options("quiet=1");
             let empty = app.path("jail");

@@ -81,7 +81,7 @@ pub extern "C" fn sigaltstack(new: usize, old: usize) -> c_int {
         && new != 0
         && let Some(thread) = tls::current()
     {
-        // SAFETY: the kernel has just read it, at an odd address.
+        // SAFETY: the kernel has just read it, from wherever it lies.
         let words = || unsafe { (new as *const [usize; 3]).read_unaligned() };
         let stack = given.unwrap_or_else(|| SignalStack::of(words()).range());
         thread.alternate.size.store(stack.len(), Relaxed);

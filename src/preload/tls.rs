@@ -434,16 +434,21 @@ pub fn all() -> impl Iterator<Item = &'static Thread> {
     })
 }
 
-/// Whether any other thread's block is such. (Not in a handler that has interrupted who makes one, and so has the pool's lock.)
+/// Whether any other thread's block is such; `false` in a handler that has interrupted who makes one, and so has the pool's lock.
 pub fn is_any_other(mine: &Thread, such: impl Fn(&Thread) -> bool) -> bool {
-    const TRIES: u32 = 1000;
-    for _ in 0..TRIES {
-        if let Some(_held) = POOL.try_lock() {
-            return all().any(|other| other.tid.load(Relaxed) != 0 && !core::ptr::eq(other, mine) && such(other));
+    const TRIES: u32 = 100;
+    // A handler of the program's that forks would wait for the lock for ever.
+    let mask = crate::trigger::block_signals();
+    let is_other = |other: &Thread| other.tid.load(Relaxed) != 0 && !core::ptr::eq(other, mine) && such(other);
+    let found = (0..TRIES).find_map(|_| match POOL.try_lock() {
+        Some(_held) => Some(all().any(is_other)),
+        None => {
+            sys::sleep_ns(1000);
+            None
         }
-        sys::sleep_ns(1000);
-    }
-    false
+    });
+    crate::trigger::restore_signals(mask);
+    found.unwrap_or(false)
 }
 
 /// Holds the pool over a fork.

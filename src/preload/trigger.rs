@@ -256,10 +256,12 @@ pub fn before_chroot(path: usize) {
     static WAS: AtomicBool = AtomicBool::new(false);
     let Some(_inside) = sandbox::enter() else { return };
     let is_child = settings::FORKED.load(Relaxed) && sys::getppid() != 1;
+    // (The child of a vfork has our memory: not even the note is its own.)
+    let is_ours = settings::PID.load(Relaxed) == sys::getpid() && !is_child;
     // SAFETY: the kernel reads the path, as it is about to do.
     let is_there = || unsafe { sys::call(nr::FACCESSAT, [AT_FDCWD, path, X_OK, 0, 0, 0]) }.is_ok();
     // (Nobody but root may change it.)
-    if !is_child && sys::geteuid() == 0 && is_there() && !WAS.swap(true, Relaxed) {
+    if is_ours && sys::geteuid() == 0 && is_there() && !WAS.swap(true, Relaxed) {
         at_end(Trigger::Chroot);
     }
 }
