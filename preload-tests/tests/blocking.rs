@@ -56,9 +56,9 @@ fn blocking_calls_go_on_after_a_scan() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn calls_that_began_anew_are_scanned_again() {
-    let run = |name: &str| {
+    let run = |name: &str, scans: &str| {
         program("blocking.c")
-            .args([name, "3"])
+            .args([name, scans])
             .options("stop=ptrace:interval=0:scan_at_exit=0")
             .run()
             .ok()
@@ -66,9 +66,12 @@ fn calls_that_began_anew_are_scanned_again() {
             .clone()
     };
     for name in NEVER_RESTARTED {
-        assert_eq!(run(name), "scanned: goes on\n".repeat(3) + "ended: done\n", "{name}");
+        assert_eq!(run(name, "3"), "scanned: goes on\n".repeat(3) + "ended: done\n", "{name}");
     }
-    assert_eq!(run(WITH_A_TIMEOUT), "scanned: goes on\nscanned: EINTR\n");
+    // The second one, unless the thread was taken from its CPU meanwhile: then it seems to be in its next wait.
+    let seen = run(WITH_A_TIMEOUT, "9");
+    let went_on = seen.matches("scanned: goes on\n").count();
+    assert!((1..9).contains(&went_on) && seen.ends_with("scanned: EINTR\n"), "{seen}");
 }
 
 /// Each in its own wait, though at the same place.
