@@ -48,6 +48,8 @@ int main(void) {
     for (int round = 0; round < ROUNDS; round++) {
         wait_until_it_receives();
         scan();
+        // (A byte that is there before it waits again comes in one and the same run of it, and this wait and the next look like one.)
+        wait_until_it_receives();
         char byte;
         check(write(ends[1], "", 1) == 1 && read(told[0], &byte, 1) == 1);
     }
